@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Prepares the dependencies and builds macekit into $BUILD. Quiet unless something fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+jobs=${JOBS:-$(nproc)}
+
+cmake/dependencies.sh system
+# Environments download while LAMMPS compiles.
+places=$(mktemp -d)
+cmake/dependencies.sh kokkos >"$places/kokkos"
+cmake/dependencies.sh lammps >"$places/lammps" & lammps_job=$!
+cmake/dependencies.sh python peer >"$places/python" || { kill $lammps_job 2>/dev/null || true; exit 1; }
+wait $lammps_job
+cat "$places"/* >"$places/all"
+place() { sed -n "s/^$1=//p" "$places/all" | tail -n1; }
+kokkos=$(place kokkos) lammps=$(place lammps) python=$(place python) peer=$(place peer)
+rm -rf "$places"
+mkdir -p "$build"
+printf 'kokkos=%s\nlammps=%s\npython=%s\npeer=%s\n' "$kokkos" "$lammps" "$python" "$peer" >"$build/dependencies.txt"
+
+log="$build/build.log"
+echo "macekit: building (log: $log)" >&2
+{
+  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DPython_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
+    -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" ${CMAKE_ARGS:-}
+  cmake --build "$build" -j "$jobs"
+} >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build failed; the whole log is $log" >&2; exit 1; }

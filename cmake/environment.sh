@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Prints shell commands that put macekit, lmp and `import macekit` on the path:  eval "$(make -s env)"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+case "$build" in /*) ;; *) build=$PWD/$build ;; esac
+if [ ! -e "$build/dependencies.txt" ]; then
+  echo "echo 'macekit: nothing is built yet; run make build first' >&2; false"
+  exit 1
+fi
+place() { sed -n "s/^$1=//p" "$build/dependencies.txt"; }
+echo "export PATH='$build/bin:$(place lammps)/bin:$(place python)/bin':\"\$PATH\""
+echo "export PYTHONPATH='$build/python':\"\${PYTHONPATH:-}\""
+echo "export LAMMPS_PLUGIN_PATH='$build/pair_style'"
+echo "export MACEKIT_LMP='$(place lammps)/bin/lmp' MACEKIT_PEER_PYTHON='$(place peer)/bin/python'"

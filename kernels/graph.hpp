@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <vector>
+
+namespace macekit {
+
+/// Atoms and directed edges of one or many structures, as plain host arrays that the caller owns.
+///
+/// Rows 0 .. num_nodes-1 are atoms that receive messages ("owned"); rows num_nodes .. num_rows-1 are copies of atoms of
+/// other ranks ("ghosts"), which only send. Edges are sorted by receiver: edges first[i] .. first[i+1]-1 end at atom i.
+struct Graph {
+  int num_nodes = 0;   ///< owned atoms, N
+  int num_rows = 0;    ///< owned atoms and ghosts
+  int num_graphs = 1;  ///< structures, G
+  const int* first = nullptr;     ///< [N+1] first edge of each receiver; first[N] = E
+  const int* sender = nullptr;    ///< [E] row that sends along the edge
+  const double* vec = nullptr;    ///< [E][3] x[receiver] - x[sender] + shift, Angstrom
+  const int* species = nullptr;   ///< [num_rows] index into the potential's elements
+  const int* graph_of = nullptr;  ///< [N] structure of each atom; null: all belong to structure 0
+  const int* head = nullptr;      ///< [G] read-out head of each structure; null: head 0
+  int num_edges() const { return num_nodes ? first[num_nodes] : 0; }
+};
+
+/// The same, owning its arrays.
+struct GraphData {
+  std::vector<int> first{0}, sender, species, graph_of, head;
+  std::vector<double> vec;
+  int num_ghosts = 0;
+  int num_graphs() const { return static_cast<int>(head.size()); }
+  Graph view() const {
+    Graph g;
+    g.num_nodes = static_cast<int>(first.size()) - 1;
+    g.num_rows = g.num_nodes + num_ghosts;
+    g.num_graphs = num_graphs();
+    g.first = first.data(), g.sender = sender.data(), g.vec = vec.data(), g.species = species.data();
+    g.graph_of = graph_of.data(), g.head = head.data();
+    return g;
+  }
+};
+
+}  // namespace macekit

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#include <cmath>
+
+#include "kernels/error.hpp"
+#include "potentials/executor_templates.hpp"
+#include "potentials/model.hpp"
+#include "potentials/model_constants.hpp"
+#include "potentials/potential.hpp"
+
+namespace macekit {
+namespace {
+
+template <class T>
+class EvaluatorOf final : public Evaluator {
+ public:
+  explicit EvaluatorOf(const Potential& potential)
+      : potential_(potential),
+        program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
+        weights_(program_),
+        constants_(potential.hyperparameters(), potential.tensors()),
+        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors())) {
+    weights_.pack([&](const std::string& name) { return potential_.tensors().at(name).real.data(); });
+  }
+
+  void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
+    check_graph(graph, potential_.hyperparameters());
+    constants_.start(graph, result);
+    executor_.forward(graph, exchange, nullptr, result.node_energy.data());
+    result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges() : 0, 0.0);
+    if (request.gradient) executor_.adjoint(graph, exchange, result.edge_gradient.data());
+    constants_.sum(graph, result);
+    result.node_features.clear();
+    if (request.node_features) copy_features(graph, result);
+    check_finite(graph, result);
+  }
+  int exchange_columns() const override {
+    int columns = 0;
+    for (const Step& step : program_.steps)
+      if (const auto* s = std::get_if<ExchangeRows>(&step)) columns = std::max(columns, program_.slots[s->u].components * program_.slots[s->u].channels);
+    return columns;
+  }
+  std::string describe() const override { return macekit::describe(program_); }
+  std::size_t memory() const override { return executor_.memory(); }
+
+ private:
+  void copy_features(const Graph& graph, Evaluation& result) const {
+    int columns = 0;
+    for (const auto& layer : program_.layer_outputs) columns += (layer.l_max + 1) * (layer.l_max + 1) * program_.num_channels;
+    result.node_features.resize(static_cast<std::size_t>(graph.num_nodes) * columns);
+    double* out = result.node_features.data();
+    for (int i = 0; i < graph.num_nodes; ++i)
+      for (const auto& layer : program_.layer_outputs) {
+        const SlotInfo& info = program_.slots[layer.h];
+        const T* row = executor_.slot(layer.h) + static_cast<std::size_t>(i) * info.components * info.channels;
+        for (int l = 0; l <= layer.l_max; ++l)
+          for (int c = 0; c < program_.num_channels; ++c)
+            for (int m = 0; m <= 2 * l; ++m) *out++ = row[(l * l + m) * info.channels + c];
+      }
+  }
+  static void check_finite(const Graph& graph, const Evaluation& result) {
+    for (int i = 0; i < graph.num_nodes; ++i) {
+      require<InputError>(std::isfinite(result.node_energy[i]), "potential: the energy of atom ", i,
+                          " is not a number; its neighbours are probably far too close, or the positions are not finite.");
+      if (result.edge_gradient.empty()) continue;
+      for (int k = 3 * graph.first[i]; k < 3 * graph.first[i + 1]; ++k)
+        require<InputError>(std::isfinite(result.edge_gradient[k]), "potential: the force on atom ", i,
+                            " is not a number; its neighbours are probably far too close, or the positions are not finite.");
+    }
+  }
+
+  Potential potential_;
+  Program program_;
+  PackedWeights<T> weights_;
+  ModelConstants constants_;
+  Executor<T> executor_;
+};
+
+}  // namespace
+
+std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision) {
+  if (precision == Precision::float32) return std::make_unique<EvaluatorOf<float>>(potential);
+  return std::make_unique<EvaluatorOf<double>>(potential);
+}
+
+void forces_from_edge_gradients(const Graph& graph, const double* edge_gradient, double* forces, double* virial, double* atom_virial) {
+  for (int i = 0; i < graph.num_nodes; ++i)
+    for (int e = graph.first[i]; e < graph.first[i + 1]; ++e) {
+      const double *g = edge_gradient + 3L * e, *r = graph.vec + 3L * e;
+      const int j = graph.sender[e];
+      for (int k = 0; k < 3; ++k) forces[3L * i + k] -= g[k], forces[3L * j + k] += g[k];
+      if (!virial && !atom_virial) continue;
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) {
+          const double w = -0.5 * (g[a] * r[b] + g[b] * r[a]);
+          if (virial) virial[9L * (graph.graph_of ? graph.graph_of[i] : 0) + 3 * a + b] += w;
+          if (atom_virial) atom_virial[9L * i + 3 * a + b] += 0.5 * w, atom_virial[9L * j + 3 * a + b] += 0.5 * w;
+        }
+    }
+}
+
+}  // namespace macekit

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// The member templates of executor.hpp that take a look-up of tensors by name.
+#pragma once
+#include "potentials/executor.hpp"
+
+namespace macekit {
+
+template <class T>
+template <class Find>
+void PackedWeights<T>::pack(const Find& find) {
+  for (std::size_t k = 0; k < weight_.size(); ++k) {
+    const Weights& w = program_.weights[k];
+    for (const WeightBlock& b : w.blocks) {
+      const auto* source = find(b.tensor) + b.source;
+      for (int r = 0; r < b.rows; ++r)
+        for (int c = 0; c < b.columns; ++c) weight_[k].data()[b.target + r * b.target_stride + c] = T(b.scale * source[r * b.source_stride + c]);
+    }
+    for (const WeightMatrix& m : w.matrices)
+      for (int r = 0; r < m.rows; ++r)
+        for (int c = 0; c < m.columns; ++c)
+          transposed_[k].data()[m.offset + static_cast<std::size_t>(c) * m.rows + r] = weight_[k].data()[m.offset + static_cast<std::size_t>(r) * m.columns + c];
+  }
+  constexpr int line = 64 / sizeof(T);
+  int number = 0;
+  for (const Step& step : program_.steps) {
+    const auto* s = std::get_if<Contract>(&step);
+    if (!s) continue;
+    const ContractionTables& t = s->tables;
+    const int padded_channels = program_.slots[s->A].channels, Z = program_.num_species, C = program_.num_channels;
+    Buffer<T>& out = coefficients_[number++];
+    out.resize(static_cast<std::size_t>(Z) * padded_channels * t.num_coefficients), out.zero();
+    for (const auto& fold : t.folds) {
+      const auto* W = find(s->tensors[fold.l_out][fold.order - 1]);
+      const int paths = s->num_paths[fold.l_out][fold.order - 1];
+      for (int z = 0; z < Z; ++z)
+        for (int c = 0; c < C; ++c)
+          out.data()[((static_cast<std::size_t>(z) * (padded_channels / line) + c / line) * t.num_coefficients + fold.coefficient) * line + c % line] +=
+              T(fold.u * W[(static_cast<std::size_t>(z) * paths + fold.path) * C + c]);
+    }
+  }
+}
+
+template <class N>
+template <class S, class Find>
+void Executor<N>::unpack_gradients(const Find& find) const {
+  for (std::size_t k = 0; k < weight_bar_.size(); ++k)
+    for (const WeightBlock& b : program_.weights[k].blocks) {
+      S* target = find(b.tensor);
+      if (!target) continue;
+      target += b.source;
+      for (int r = 0; r < b.rows; ++r)
+        for (int c = 0; c < b.columns; ++c) target[r * b.source_stride + c] += S(b.scale * weight_bar_[k].data()[b.target + r * b.target_stride + c]);
+    }
+  constexpr int line = 64 / sizeof(T);
+  int number = 0;
+  for (const Step& step : program_.steps) {
+    const auto* s = std::get_if<Contract>(&step);
+    if (!s) continue;
+    const ContractionTables& t = s->tables;
+    const int padded_channels = program_.slots[s->A].channels, Z = program_.num_species, C = program_.num_channels;
+    const T* bar = coefficient_bar_[number++].data();
+    for (const auto& fold : t.folds) {
+      S* W = find(s->tensors[fold.l_out][fold.order - 1]);
+      const int paths = s->num_paths[fold.l_out][fold.order - 1];
+      for (int z = 0; z < Z; ++z)
+        for (int c = 0; c < C; ++c)
+          W[(static_cast<std::size_t>(z) * paths + fold.path) * C + c] +=
+              S(fold.u * bar[((static_cast<std::size_t>(z) * (padded_channels / line) + c / line) * t.num_coefficients + fold.coefficient) * line + c % line]);
+    }
+  }
+}
+
+}  // namespace macekit

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+// macekit._training: the trainer for Python. Converts and calls, nothing else. torch must be imported first.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/torch.h>
+
+#include <Kokkos_Core.hpp>
+
+#include "kernels/error.hpp"
+#include "training/statistics.hpp"
+#include "training/trainer.hpp"
+
+namespace py = pybind11;
+using namespace macekit;
+using namespace macekit::training;
+
+namespace {
+
+using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<int, py::array::c_style | py::array::forcecast>;
+
+std::vector<double> numbers(const py::object& object, const char* name, std::vector<py::ssize_t> shape) {
+  const auto array = object.cast<Array>();
+  bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  for (std::size_t k = 0; fits && k < shape.size(); ++k) fits = array.shape(k) == shape[k];
+  require<InputError>(fits, name, ": expected an array of ", shape.size(), " dimensions that fits the atoms, got ", py::str(object.attr("shape")).cast<std::string>());
+  return {array.data(), array.data() + array.size()};
+}
+
+py::array_t<double> to_numpy(const std::vector<double>& values, std::vector<py::ssize_t> shape) {
+  py::array_t<double> array(std::move(shape));
+  std::copy(values.begin(), values.end(), array.mutable_data());
+  return array;
+}
+
+py::dict named(const Model& model, const torch::Tensor& flat) {
+  py::dict result;
+  const torch::Tensor values = flat.detach().to(torch::kFloat64).contiguous();
+  for (const auto& p : model.parameters()) {
+    py::array_t<double> array(std::vector<py::ssize_t>(p.shape.begin(), p.shape.end()));
+    std::copy_n(values.const_data_ptr<double>() + p.offset, p.size, array.mutable_data());
+    result[py::str(p.name)] = array;
+  }
+  return result;
+}
+
+Precision precision_of(const std::string& dtype) {
+  require<InputError>(dtype == "float32" || dtype == "float64", "default_dtype: unknown value ", dtype, ". Known: float32, float64.");
+  return dtype == "float64" ? Precision::float64 : Precision::float32;
+}
+
+Frame make_frame(const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc, const py::object& energy,
+                 const py::object& forces, const py::object& stress, std::array<double, 4> weights, int head, std::string config_type, std::string source) {
+  Frame f;
+  const py::ssize_t n = atomic_numbers.size();
+  f.atomic_numbers.assign(atomic_numbers.data(), atomic_numbers.data() + n);
+  f.positions = numbers(positions, "positions", {n, 3});
+  const auto rows = numbers(cell, "cell", {3, 3});
+  std::copy(rows.begin(), rows.end(), f.cell.begin());
+  f.periodic = pbc;
+  if (!energy.is_none()) f.has_energy = true, f.energy = energy.cast<double>();
+  if (!forces.is_none()) f.has_forces = true, f.forces = numbers(forces, "forces", {n, 3});
+  if (!stress.is_none()) {
+    const auto values = numbers(stress, "stress", {3, 3});
+    std::copy(values.begin(), values.end(), f.stress.begin());
+    f.has_stress = true;
+  }
+  f.weight = weights[0], f.energy_weight = weights[1], f.forces_weight = weights[2], f.stress_weight = weights[3];
+  f.head = head, f.config_type = std::move(config_type), f.source = std::move(source);
+  return f;
+}
+
+py::dict to_dict(const Errors& e) {
+  return py::dict(py::arg("loss") = e.loss, py::arg("energy_rmse") = e.energy_rmse, py::arg("energy_mae") = e.energy_mae, py::arg("forces_rmse") = e.forces_rmse,
+                  py::arg("forces_mae") = e.forces_mae, py::arg("forces_relative") = e.forces_relative, py::arg("stress_rmse") = e.stress_rmse,
+                  py::arg("stress_mae") = e.stress_mae);
+}
+
+py::dict to_dict(const Report& r) {
+  static const char* const kinds[] = {"step", "validation", "stage_two", "checkpoint", "warning"};
+  py::dict d(py::arg("kind") = kinds[static_cast<int>(r.kind)]);
+  if (r.kind == Report::Kind::warning || r.kind == Report::Kind::checkpoint) {
+    d["message"] = r.message;
+    return d;
+  }
+  d["epoch"] = r.epoch, d["num_steps"] = r.num_steps, d["lr"] = r.lr, d["loss"] = r.loss, d["num_batches"] = r.num_batches;
+  if (r.kind == Report::Kind::step) d["position"] = r.position, d["grad_norm"] = r.grad_norm, d["frames"] = *r.frames;
+  if (r.kind == Report::Kind::validation) d["errors"] = to_dict(r.errors), d["seconds"] = r.seconds, d["improved"] = r.improved;
+  return d;
+}
+
+Reporter reporter(const py::object& callback) {
+  if (callback.is_none()) return {};
+  return [callback](const Report& report) {
+    const py::gil_scoped_acquire lock;
+    callback(to_dict(report));
+  };
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_training, m) {
+  m.doc() = "The training engine of macekit. Use macekit.training, which wraps it.";
+  py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
+  py::register_exception<InputError>(m, "InputError", PyExc_ValueError);
+  py::register_exception<FileError>(m, "FileError", PyExc_OSError);
+  if (!Kokkos::is_initialized()) Kokkos::initialize();
+
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A potential whose weights can be trained.")
+      .def_static(
+          "new",
+          [](const std::string& hyperparameters, const std::vector<double>& atomic_energies, const std::vector<double>& scale,
+             const std::vector<double>& shift, std::uint64_t seed, const std::string& dtype) {
+            return std::make_shared<Model>(new_potential(hyperparameters_from_json(hyperparameters), atomic_energies, scale, shift, seed), precision_of(dtype));
+          },
+          py::arg("hyperparameters"), py::arg("atomic_energies"), py::arg("scale"), py::arg("shift"), py::arg("seed"), py::arg("dtype"))
+      .def_static(
+          "load", [](const std::string& path, const std::string& dtype) { return std::make_shared<Model>(Potential::load(path), precision_of(dtype)); },
+          py::arg("path"), py::arg("dtype"))
+      .def("save", [](const Model& model, const std::string& path, const std::string& metadata) { model.potential(model.flat(), metadata).save(path); })
+      .def("load_best", [](Model& model, const std::string& checkpoint) { model.flat().copy_(averaged_weights(read_safetensors(checkpoint), model)); })
+      .def("set_atomic_energies", &Model::set_atomic_energies)
+      .def_property_readonly("hyperparameters", [](const Model& model) { return to_json(model.hyperparameters()); })
+      .def_property_readonly("num_parameters", [](const Model& model) { return model.flat().numel(); })
+      .def_property_readonly("num_decayed", &Model::num_decayed)
+      .def_property_readonly("constants",
+                             [](const Model& model) {
+                               const auto c = model.constants();
+                               return py::dict(py::arg("scale") = c.scale, py::arg("shift") = c.shift, py::arg("atomic_energies") = c.atomic_energies);
+                             })
+      .def("parameters", [](const Model& model) { return named(model, model.flat()); });
+
+  py::class_<Dataset, std::shared_ptr<Dataset>>(m, "Dataset", "Frames with their neighbour lists.")
+      .def(py::init<std::vector<int>, double>(), py::arg("atomic_numbers"), py::arg("r_max"))
+      .def(
+          "add",
+          [](Dataset& data, const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc,
+             const py::object& energy, const py::object& forces, const py::object& stress, std::array<double, 4> weights, int head,
+             std::string config_type, std::string source) {
+            data.add(make_frame(atomic_numbers, positions, cell, pbc, energy, forces, stress, weights, head, std::move(config_type), std::move(source)));
+          },
+          py::arg("atomic_numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::arg("energy") = py::none(), py::arg("forces") = py::none(),
+          py::arg("stress") = py::none(), py::arg("weights") = std::array<double, 4>{1, 1, 1, 1}, py::arg("head") = 0, py::arg("config_type") = "Default",
+          py::arg("source") = "frame", "weights: of the frame, its energy, forces and stress")
+      .def("__len__", &Dataset::size)
+      .def("num_edges", [](const Dataset& data, int i) { return data.graph(i).sender.size(); });
+
+  py::class_<Trainer>(m, "Trainer", "Trains a model on a dataset.")
+      .def(py::init([](std::shared_ptr<Model> model, std::shared_ptr<Dataset> train, std::shared_ptr<Dataset> valid, const std::string& settings,
+                       const std::string& identity) {
+             return std::make_unique<Trainer>(std::move(model), std::move(train), std::move(valid), settings_from_json(settings), identity);
+           }),
+           py::arg("model"), py::arg("train"), py::arg("valid"), py::arg("settings") = "{}", py::arg("identity") = "{}")
+      .def("gradient",
+           [](Trainer& t, const std::vector<int>& frames) {
+             std::pair<double, torch::Tensor> result;
+             {
+               const py::gil_scoped_release free;
+               result = t.gradient(frames);
+             }
+             return py::make_tuple(result.first, named(t.model(), result.second));
+           })
+      .def("step",
+           [](Trainer& t, const std::vector<int>& frames) {
+             StepResult result;
+             {
+               const py::gil_scoped_release free;
+               result = t.step(frames);
+             }
+             return py::make_tuple(result.loss, result.grad_norm);
+           })
+      .def("restore", [](Trainer& t, const py::object& callback) { return t.restore(reporter(callback)); }, py::arg("report") = py::none())
+      .def(
+          "fit",
+          [](Trainer& t, const py::object& callback) {
+            const Reporter report = reporter(callback);
+            Outcome outcome;
+            {
+              const py::gil_scoped_release free;
+              outcome = t.fit(report);
+            }
+            static const char* const kinds[] = {"finished", "patience", "interrupted", "diverged"};
+            return py::dict(py::arg("kind") = kinds[static_cast<int>(outcome.kind)], py::arg("signal") = outcome.signal,
+                            py::arg("message") = outcome.message, py::arg("frames") = outcome.frames);
+          },
+          py::arg("report") = py::none())
+      .def("save", &Trainer::save)
+      .def("parameters", [](Trainer& t) { return named(t.model(), t.model().flat()); })
+      .def("averaged_parameters", [](Trainer& t) { return named(t.model(), t.optimizer().averaged()); })
+      .def("use_averaged", [](Trainer& t) { t.model().flat().copy_(t.optimizer().averaged()); })
+      .def("best_path", [](const Trainer& t, bool stage_two) { return t.checkpoints().best_path(stage_two); })
+      .def("checkpoints", [](const Trainer& t) { return t.checkpoints().paths(); })
+      .def_property_readonly("lr", &Trainer::lr)
+      .def_property_readonly("num_steps", [](const Trainer& t) { return t.optimizer().num_steps; })
+      .def_property_readonly("epoch", [](const Trainer& t) { return t.state().epoch; })
+      .def_property_readonly("best_epoch", [](const Trainer& t) { return t.state().best_epoch; })
+      .def_property_readonly("stage_two", [](const Trainer& t) { return t.state().stage_two; });
+
+  m.def("permutation", &permutation, py::arg("seed"), py::arg("epoch"), py::arg("size"));
+  m.def("nearest", [](const std::string& word, const std::vector<std::string>& known) { return nearest(word, known); });
+  m.def("mean_neighbors", &mean_neighbors);
+  m.def("fit_atomic_energies", &fit_atomic_energies, py::arg("data"), py::arg("known"), py::arg("head") = 0);
+  m.def(
+      "scale_and_shift",
+      [](const Dataset& data, const std::vector<double>& atomic_energies, const std::string& scaling, int head) {
+        const ScaleShift s = scale_and_shift(data, atomic_energies, scaling, head);
+        return py::make_tuple(s.scale, s.shift);
+      },
+      py::arg("data"), py::arg("atomic_energies"), py::arg("scaling") = "rms_forces_scaling", py::arg("head") = 0);
+  m.def("remove_checkpoints", [](const std::string& folder, const std::string& name) { CheckpointFolder(folder, name).remove_all(); });
+  m.def("find_checkpoints", [](const std::string& folder, const std::string& name) { return CheckpointFolder(folder, name).paths(); });
+  m.def(
+      "predict",
+      [](Model& model, const Dataset& data, int batch_size) {
+        Predictions p;
+        {
+          const py::gil_scoped_release free;
+          p = predict_all(model, model.flat(), data, batch_size);
+        }
+        const auto n = static_cast<py::ssize_t>(p.energy.size()), atoms = static_cast<py::ssize_t>(p.forces.size() / 3);
+        return py::make_tuple(to_numpy(p.energy, {n}), to_numpy(p.forces, {atoms, 3}), to_numpy(p.stress, {n, 3, 3}));
+      },
+      py::arg("model"), py::arg("data"), py::arg("batch_size") = 10, "energies, forces of all frames joined, stresses (NaN without a label)");
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "training/model.hpp"
+#include "training/optimizer.hpp"
+
+namespace macekit::training {
+
+/// Where a training stands, beside weights, optimiser and schedule.
+struct State {
+  std::int64_t epoch = 0;     ///< being trained
+  std::int64_t position = 0;  ///< batches of it that are done
+  double loss_sum = 0;        ///< over these batches
+  bool stage_two = false;
+  double best_loss = std::numeric_limits<double>::infinity();  ///< validation loss of the stage's best checkpoint
+  std::int64_t best_epoch = -1;
+  int num_worse = 0;          ///< validations since
+  double valid_loss = std::numeric_limits<double>::infinity();  ///< the latest
+};
+
+/// A checkpoint is a safetensors file: for each weight `parameters/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`,
+/// `max_exp_avg_sq/NAME` and, with EMA, `ema/NAME`; in its metadata the state, the identity and a checksum over all of it.
+/// Numbers are stored exactly, so that a continued training equals an uninterrupted one bit for bit.
+/// @param identity  JSON object of the configuration keys that a continuation must not change
+TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const Schedule& schedule, const State& state, const std::string& identity);
+/// @throws FileError   not a checkpoint, a newer one, a wrong checksum
+/// @throws InputError  written with another identity: names the first key that differs, with both values
+void restore_checkpoint(const TensorFile& file, const std::string& path, Model& model, Optimizer& optimizer, Schedule& schedule, State& state,
+                        const std::string& identity);
+/// Weights for use (the average, if there is one) from a checkpoint of the same model.  @throws FileError, InputError
+torch::Tensor averaged_weights(const TensorFile& file, const Model& model);
+
+/// The checkpoints of one training: the last two, and the best of each stage.
+class CheckpointFolder {
+ public:
+  CheckpointFolder(std::string folder, std::string name);
+  /// Writes `NAME.step-STEPS.safetensors` and removes all older ones but one.
+  void save(const TensorFile& file, std::int64_t num_steps, bool single) const;
+  void save_best(const TensorFile& file, bool stage_two, bool single) const;
+  std::string best_path(bool stage_two) const;
+  /// Newest first; the best ones come last.
+  std::vector<std::string> paths() const;
+  void remove_all() const;
+
+ private:
+  std::vector<std::string> steps() const;
+  std::string folder_, name_;
+};
+
+}  // namespace macekit::training

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <torch/types.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "kernels/graph.hpp"
+
+namespace macekit::training {
+
+/// One structure with its labels.
+struct Frame {
+  std::vector<int> atomic_numbers;  ///< [N]
+  std::vector<double> positions;    ///< [N][3] Angstrom
+  std::array<double, 9> cell{};     ///< rows are lattice vectors, Angstrom; |det cell| is the volume by which stress divides
+  std::array<bool, 3> periodic{};
+  bool has_energy = false, has_forces = false, has_stress = false;
+  double energy = 0;               ///< eV
+  std::vector<double> forces;      ///< [N][3] eV/Angstrom; empty: no label
+  std::array<double, 9> stress{};  ///< eV/Angstrom^3, row-major, ASE's sign (positive under tension)
+  double weight = 1;               ///< of the whole frame in the loss
+  double energy_weight = 1, forces_weight = 1, stress_weight = 1;  ///< of each label; counted as 0 where the label is absent
+  int head = 0;
+  std::string config_type = "Default";
+  std::string source;  ///< where the frame comes from, for messages: "train.extxyz frame 12"
+};
+
+/// Structures joined to one graph, with their labels as tensors. Movable, not copyable: `vec` shares memory with `graph`.
+struct Batch {
+  std::vector<int> frames;  ///< rows of the dataset
+  GraphData graph;
+  torch::Tensor energy, forces, stress;                             ///< [G], [N,3], [G,3,3]; 0 where absent
+  torch::Tensor weight, energy_weight, forces_weight, stress_weight;  ///< [G]; 0 where absent
+  torch::Tensor num_atoms, volume;                                  ///< [G]; volume is 1 where no stress is labelled
+  torch::Tensor graph_of, receiver, sender;                         ///< int64 [N], [E], [E]
+  torch::Tensor vec;                                                ///< [E,3]
+  Batch() = default;
+  Batch(Batch&&) = default;
+  Batch& operator=(Batch&&) = default;
+};
+
+/// Frames with their neighbour lists, built once.
+class Dataset {
+ public:
+  /// @param atomic_numbers  elements of the potential, ascending
+  /// @param r_max           cut-off of the neighbour lists, Angstrom
+  Dataset(std::vector<int> atomic_numbers, double r_max);
+  /// @throws InputError  naming frame.source: NaN or infinite labels or positions, wrong number of forces, an element that
+  ///                     is not in the list, a stress label without a volume, atoms that coincide
+  void add(Frame frame);
+
+  int size() const { return static_cast<int>(frames_.size()); }
+  const Frame& frame(int i) const { return frames_.at(i); }
+  const GraphData& graph(int i) const { return graphs_.at(i); }
+  const std::vector<int>& atomic_numbers() const { return atomic_numbers_; }
+  double r_max() const { return r_max_; }
+  Batch batch(const std::vector<int>& frames) const;
+
+ private:
+  std::vector<int> atomic_numbers_;
+  double r_max_;
+  std::vector<Frame> frames_;
+  std::vector<GraphData> graphs_;
+};
+
+/// The order in which epoch `epoch` visits `size` frames: a Fisher-Yates shuffle whose random numbers depend on seed and
+/// epoch only, so that any epoch can be entered at any place. The same on every platform.
+std::vector<int> permutation(std::uint64_t seed, std::uint64_t epoch, int size);
+
+}  // namespace macekit::training

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "training/settings.hpp"
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "kernels/error.hpp"
+
+namespace macekit::training {
+
+int edit_distance(const std::string& a, const std::string& b) {
+  std::vector<int> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i) + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const int above = row[j + 1];
+      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (a[i] != b[j])});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+Settings settings_from_json(const std::string& text) {
+  using nlohmann::json;
+  Settings s;
+  std::map<std::string, std::function<void(const json&)>> read;
+  const auto field = [&](const std::string& key, auto& target) {
+    read[key] = [&target](const json& value) { value.get_to(target); };
+  };
+  field("loss", s.loss.name), field("energy_weight", s.loss.energy_weight), field("forces_weight", s.loss.forces_weight);
+  field("stress_weight", s.loss.stress_weight), field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
+  field("shuffle", s.shuffle), field("seed", s.seed), field("lr", s.lr), field("weight_decay", s.weight_decay);
+  field("clip_grad", s.clip_grad), field("ema", s.ema), field("ema_decay", s.ema_decay), field("scheduler", s.scheduler);
+  field("lr_factor", s.lr_factor), field("scheduler_patience", s.scheduler_patience), field("lr_scheduler_gamma", s.lr_scheduler_gamma);
+  field("max_num_epochs", s.max_num_epochs), field("eval_interval", s.eval_interval), field("patience", s.patience);
+  field("start_stage_two", s.start_stage_two), field("stage_two_lr", s.stage_two_lr), field("stage_two_loss", s.stage_two.name);
+  field("stage_two_energy_weight", s.stage_two.energy_weight), field("stage_two_forces_weight", s.stage_two.forces_weight);
+  field("stage_two_stress_weight", s.stage_two.stress_weight), field("checkpoint_folder", s.checkpoint_folder), field("name", s.name);
+  field("checkpoint_minutes", s.checkpoint_minutes);
+
+  std::vector<std::string> known;
+  for (const auto& [key, reader] : read) known.push_back(key);
+  bool stage_two_loss = false;
+  try {
+    const json object = json::parse(text);
+    for (const auto& [key, value] : object.items()) {
+      const auto reader = read.find(key);
+      require<InputError>(reader != read.end(), "training: unknown setting ", key, "; did you mean ", nearest(key, known), "?");
+      reader->second(value);
+      stage_two_loss = stage_two_loss || key == "stage_two_loss";
+    }
+  } catch (const json::exception& error) {
+    throw InputError(std::string("training: cannot read the settings: ") + error.what());
+  }
+  if (!stage_two_loss) s.stage_two.name = s.loss.name;
+
+  const auto positive = [](const char* key, double value) {
+    require<InputError>(value > 0, "training: ", key, " = ", value, " must be larger than 0.");
+  };
+  const auto not_negative = [](const char* key, double value) {
+    require<InputError>(value >= 0, "training: ", key, " = ", value, " must not be negative.");
+  };
+  positive("batch_size", s.batch_size), positive("valid_batch_size", s.valid_batch_size), positive("lr", s.lr);
+  positive("eval_interval", s.eval_interval), positive("patience", s.patience), positive("stage_two_lr", s.stage_two_lr);
+  not_negative("weight_decay", s.weight_decay), not_negative("clip_grad", s.clip_grad), not_negative("max_num_epochs", s.max_num_epochs);
+  not_negative("energy_weight", s.loss.energy_weight), not_negative("forces_weight", s.loss.forces_weight);
+  not_negative("stress_weight", s.loss.stress_weight), not_negative("scheduler_patience", s.scheduler_patience);
+  require<InputError>(s.ema_decay >= 0 && s.ema_decay < 1, "training: ema_decay = ", s.ema_decay, " must lie in [0, 1).");
+  require<InputError>(s.lr_factor > 0 && s.lr_factor < 1, "training: lr_factor = ", s.lr_factor, " must lie between 0 and 1.");
+  return s;
+}
+
+}  // namespace macekit::training

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace macekit::training {
+
+/// Weights of the terms of a loss; they multiply means, so they do not depend on the batch size.
+struct LossSettings {
+  std::string name = "weighted";  ///< a name known to `make_loss`
+  double energy_weight = 1;
+  double forces_weight = 100;
+  double stress_weight = 1;
+};
+
+/// Everything the engine needs to know of one training, except data and model. Names are those of mace_run_train.
+struct Settings {
+  LossSettings loss;
+  int batch_size = 10;
+  int valid_batch_size = 10;
+  bool shuffle = true;
+  std::uint64_t seed = 123;
+  double lr = 0.01;
+  double weight_decay = 5e-7;
+  double clip_grad = 10;  ///< largest 2-norm of the gradient; 0: no clipping
+  bool ema = true;
+  double ema_decay = 0.99;
+  std::string scheduler = "ReduceLROnPlateau";  ///< or "ExponentialLR", "constant"
+  double lr_factor = 0.8;
+  int scheduler_patience = 50;
+  double lr_scheduler_gamma = 0.9993;
+  int max_num_epochs = 2048;
+  int eval_interval = 1;
+  int patience = 2048;         ///< validations without improvement before the end (or before stage two)
+  int start_stage_two = -1;    ///< epoch; -1: no stage two
+  double stage_two_lr = 1e-3;
+  LossSettings stage_two{"weighted", 1000, 100, 10};
+  std::string checkpoint_folder;  ///< empty: no checkpoints
+  std::string name = "macekit";
+  double checkpoint_minutes = 10;  ///< between checkpoints inside an epoch
+};
+
+/// A flat JSON object with the names above; those of stage two have the prefix `stage_two_`, the loss is `loss`.
+/// Missing keys keep their defaults.  @throws InputError  unknown key (with the nearest one), wrong type or value
+Settings settings_from_json(const std::string& json);
+
+/// The member of `known` with the smallest edit distance to `word`.
+template <class Names>
+std::string nearest(const std::string& word, const Names& known);
+
+/// Levenshtein distance.
+int edit_distance(const std::string& a, const std::string& b);
+
+template <class Names>
+std::string nearest(const std::string& word, const Names& known) {
+  std::string best;
+  int least = 1 << 20;
+  for (const std::string& name : known) {
+    const int distance = edit_distance(word, name);
+    if (distance < least) least = distance, best = name;
+  }
+  return best;
+}
+
+}  // namespace macekit::training
