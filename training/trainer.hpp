@@ -23,9 +23,9 @@ struct Report {
   std::int64_t epoch = 0, position = 0, num_batches = 0, num_steps = 0;
   double lr = 0, loss = 0, grad_norm = 0, seconds = 0;
   bool improved = false;
-  Errors errors;
+  Errors errors{};
   const std::vector<int>* frames = nullptr;
-  std::string message;
+  std::string message{};
 };
 using Reporter = std::function<void(const Report&)>;
 
