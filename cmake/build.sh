@@ -22,7 +22,7 @@ printf 'kokkos=%s\nlammps=%s\npython=%s\npeer=%s\n' "$kokkos" "$lammps" "$python
 log="$build/build.log"
 echo "macekit: building (log: $log)" >&2
 {
-  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DPython_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
+  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
     -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs"
 } >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build failed; the whole log is $log" >&2; exit 1; }

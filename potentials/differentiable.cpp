@@ -119,21 +119,19 @@ Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& at
   tensors["radial_embedding.bessel_fn.bessel_weights"] = real({hp.num_bessel}, bessel);
 
   for (int t = 0; t < hp.num_interactions; ++t)
-    for (int l = 0; l <= output_lmax(hp, t); ++l) {
-      const std::string prefix = "products." + std::to_string(t) + ".symmetric_contractions.contractions." + std::to_string(l) + ".";
+    for (int l = 0; l <= output_lmax(hp, t); ++l)
       for (int order = 1; order <= hp.correlation; ++order) {
         const SparseU u = hp.use_reduced_cg ? reduced_symmetric_basis(hp.max_ell, l, order) : symmetric_basis(hp.max_ell, l, order);
         Tensor index{{static_cast<std::int64_t>(u.value.size()), order + 2}, {}, {}};
         for (const auto& row : u.index) index.integer.insert(index.integer.end(), row.begin(), row.end());
-        tensors[prefix + "U_matrix_" + std::to_string(order) + ".index"] = std::move(index);
-        tensors[prefix + "U_matrix_" + std::to_string(order) + ".value"] = real({static_cast<std::int64_t>(u.value.size())}, u.value);
-        const std::string name = prefix + (order == hp.correlation ? "weights_max" : "weights." + std::to_string(hp.correlation - 1 - order));
+        tensors[contraction_basis(t, l, order) + ".index"] = std::move(index);
+        tensors[contraction_basis(t, l, order) + ".value"] = real({static_cast<std::int64_t>(u.value.size())}, u.value);
+        const std::string name = contraction_weight(hp, t, l, order);
         Tensor w = real({hp.num_elements(), u.num_paths, hp.num_channels}, {});
         w.real.resize(w.size());
         for (double& x : w.real) x = normal(engine) / u.num_paths;
         tensors[name] = std::move(w);
       }
-    }
   for (const auto& [name, shape] : trainable_shapes(hp, tensors)) {
     if (tensors.count(name)) continue;
     Tensor w = real(shape, {});

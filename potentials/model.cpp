@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "kernels/error.hpp"
+#include "potentials/architecture.hpp"
 
 namespace macekit {
 namespace {
@@ -23,9 +24,9 @@ class Recorder {
     p_.steps.push_back(EmbedSpecies{h, species_embedding()});
     for (int t = 0; t < T; ++t) {
       const bool last = t == T - 1;
-      const int l_in = t == 0 ? 0 : hp_.max_L, l_out = last ? 0 : hp_.max_L;
+      const int l_in = input_lmax(hp_, t), l_out = output_lmax(hp_, t);
       const std::string interaction = "interactions." + std::to_string(t) + ".", n = std::to_string(t + 1);
-      const bool residual = (t == 0 ? hp_.interaction_first : hp_.interaction) == "RealAgnosticResidualInteractionBlock";
+      const bool residual = is_residual(hp_, t);
 
       const Slot u = slot("u" + n, Rows::all, square(l_in + 1), pad(C), t > 0);
       mix(h, u, interaction + "linear_up.weight", per_l(l_in), 1 / std::sqrt(double(C)));
@@ -164,15 +165,13 @@ class Recorder {
     std::vector<std::vector<SparseU>> bases;
     Contract step{A, -1, {}, {}, {}};
     for (int l = 0; l <= l_out; ++l) {
-      const std::string prefix = "products." + std::to_string(t) + ".symmetric_contractions.contractions." + std::to_string(l) + ".";
       bases.emplace_back(), step.tensors.emplace_back(), step.num_paths.emplace_back();
       for (int order = 1; order <= hp_.correlation; ++order) {
-        const std::string name = prefix + (order == hp_.correlation ? "weights_max" : "weights." + std::to_string(hp_.correlation - 1 - order));
+        const std::string name = contraction_weight(hp_, t, l, order);
+        const int num_paths = static_cast<int>(tensors_.at(name).shape.at(1));
         step.tensors.back().push_back(name);
-        const auto found = tensors_.find(name);
-        require<InputError>(found != tensors_.end() && found->second.shape.size() == 3, "potential: tensor ", name, " is missing or not [elements, paths, channels]");
-        step.num_paths.back().push_back(static_cast<int>(found->second.shape[1]));
-        bases.back().push_back(read_basis(tensors_, prefix + "U_matrix_" + std::to_string(order), l, order, static_cast<int>(found->second.shape[1])));
+        step.num_paths.back().push_back(num_paths);
+        bases.back().push_back(read_basis(tensors_, contraction_basis(t, l, order), l, order, num_paths, square(hp_.max_ell + 1)));
       }
     }
     step.tables = contraction_tables(bases, square(hp_.max_ell + 1));
@@ -205,7 +204,7 @@ class Recorder {
 
 Program mace_program(const Hyperparameters& hp, const Tensors& tensors, int line) { return Recorder(hp, tensors, line).record(); }
 
-SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, int order, int num_paths) {
+SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, int order, int num_paths, int num_inputs) {
   const auto index = tensors.find(name + ".index"), value = tensors.find(name + ".value");
   require<InputError>(index != tensors.end() && value != tensors.end(), "potential: tensors ", name, ".index and .value are missing");
   const auto nnz = value->second.size();
@@ -218,7 +217,7 @@ SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, i
     u.index.emplace_back(row, row + order + 2);
     require<InputError>(row[0] >= 0 && row[0] <= 2 * l_out && row[order + 1] >= 0 && row[order + 1] < num_paths, "potential: tensor ", name,
                         ".index row ", k, " is out of range");
-    for (int j = 1; j <= order; ++j) require<InputError>(row[j] >= 0 && row[j] < 16, "potential: tensor ", name, ".index row ", k, " is out of range");
+    for (int j = 1; j <= order; ++j) require<InputError>(row[j] >= 0 && row[j] < num_inputs, "potential: tensor ", name, ".index row ", k, " is out of range");
   }
   return u;
 }

@@ -12,6 +12,6 @@ namespace macekit {
 Program mace_program(const Hyperparameters& hp, const Tensors& tensors, int line);
 
 /// The U tensor `name`.index, `name`.value of a file.  @throws InputError
-SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, int order, int num_paths);
+SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, int order, int num_paths, int num_inputs);
 
 }  // namespace macekit

@@ -38,6 +38,11 @@ class Potential {
   std::shared_ptr<const std::string> metadata_;
 };
 
+/// "Si" for 14.
+std::string element_symbol(int atomic_number);
+/// 14 for "Si".  @throws InputError
+int atomic_number_of(const std::string& symbol);
+
 enum class Precision { float64, float32 };
 
 /// What one evaluation returns; arrays are resized by `compute`.

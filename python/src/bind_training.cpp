@@ -25,7 +25,7 @@ std::vector<double> numbers(const py::object& object, const char* name, std::vec
   const auto array = object.cast<Array>();
   bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
   for (std::size_t k = 0; fits && k < shape.size(); ++k) fits = array.shape(k) == shape[k];
-  require<InputError>(fits, name, ": expected an array of ", shape.size(), " dimensions that fits the atoms, got ", py::str(object.attr("shape")).cast<std::string>());
+  require<InputError>(fits, name, ": expected an array of ", shape.size(), " dimensions that fits the atoms, got ", py::str(array.attr("shape")).cast<std::string>(), ".");
   return {array.data(), array.data() + array.size()};
 }
 
@@ -44,6 +44,17 @@ py::dict named(const Model& model, const torch::Tensor& flat) {
     result[py::str(p.name)] = array;
   }
   return result;
+}
+
+void set_parameters(Model& model, const py::dict& values) {
+  torch::Tensor flat = torch::empty({model.flat().numel()}, torch::kFloat64);
+  for (const auto& p : model.parameters()) {
+    require<InputError>(values.contains(p.name.c_str()), "set_parameters: ", p.name, " is missing.");
+    const auto array = values[p.name.c_str()].cast<Array>();
+    require<InputError>(array.size() == p.size, "set_parameters: ", p.name, " has ", array.size(), " numbers, expected ", p.size, ".");
+    std::copy_n(array.data(), p.size, flat.data_ptr<double>() + p.offset);
+  }
+  model.flat().copy_(flat);
 }
 
 Precision precision_of(const std::string& dtype) {
@@ -106,7 +117,7 @@ PYBIND11_MODULE(_training, m) {
   py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
   py::register_exception<InputError>(m, "InputError", PyExc_ValueError);
   py::register_exception<FileError>(m, "FileError", PyExc_OSError);
-  if (!Kokkos::is_initialized()) Kokkos::initialize();
+  if (!Kokkos::is_initialized()) Kokkos::initialize(Kokkos::InitializationSettings().set_disable_warnings(true));
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A potential whose weights can be trained.")
       .def_static(
@@ -130,7 +141,8 @@ PYBIND11_MODULE(_training, m) {
                                const auto c = model.constants();
                                return py::dict(py::arg("scale") = c.scale, py::arg("shift") = c.shift, py::arg("atomic_energies") = c.atomic_energies);
                              })
-      .def("parameters", [](const Model& model) { return named(model, model.flat()); });
+      .def("parameters", [](const Model& model) { return named(model, model.flat()); })
+      .def("set_parameters", set_parameters, "weights by name, all of them; other names are ignored");
 
   py::class_<Dataset, std::shared_ptr<Dataset>>(m, "Dataset", "Frames with their neighbour lists.")
       .def(py::init<std::vector<int>, double>(), py::arg("atomic_numbers"), py::arg("r_max"))
@@ -189,6 +201,7 @@ PYBIND11_MODULE(_training, m) {
       .def("save", &Trainer::save)
       .def("parameters", [](Trainer& t) { return named(t.model(), t.model().flat()); })
       .def("averaged_parameters", [](Trainer& t) { return named(t.model(), t.optimizer().averaged()); })
+      .def("set_parameters", [](Trainer& t, const py::dict& values) { set_parameters(t.model(), values); })
       .def("use_averaged", [](Trainer& t) { t.model().flat().copy_(t.optimizer().averaged()); })
       .def("best_path", [](const Trainer& t, bool stage_two) { return t.checkpoints().best_path(stage_two); })
       .def("checkpoints", [](const Trainer& t) { return t.checkpoints().paths(); })

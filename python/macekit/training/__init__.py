@@ -18,6 +18,6 @@ def engine():
 
 def run(argv):
     """Runs `macekit train` with these arguments and returns its exit code."""
-    from .run import run as implementation
+    from .command import run as implementation
 
     return implementation(argv)

@@ -126,8 +126,9 @@ FREE = {"work_dir", "restart", "checkpoint_minutes", "log_steps", "max_num_epoch
 
 
 def nearest(word, known):
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
-    return found[0] if found else ""
+    """The known word that looks most like `word`; a synonym counts for the key that it means."""
+    found = difflib.get_close_matches(word, [*known, *(s for s, key in SYNONYMS.items() if key in known)], n=1, cutoff=0.0)
+    return SYNONYMS.get(found[0], found[0]) if found else ""
 
 
 def load(path, overrides=()):

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#include "potentials/hyperparameters.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "kernels/error.hpp"
+#include "potentials/nearest.hpp"
+
+namespace macekit {
+namespace {
+
+using Json = nlohmann::json;
+
+// The one list of fields: f(name, member).
+template <class H, class F>
+void for_each_field(H& hp, const F& f) {
+  f("model", hp.model), f("atomic_numbers", hp.atomic_numbers), f("heads", hp.heads), f("r_max", hp.r_max), f("num_bessel", hp.num_bessel);
+  f("num_polynomial_cutoff", hp.num_polynomial_cutoff), f("max_ell", hp.max_ell), f("num_interactions", hp.num_interactions);
+  f("num_channels", hp.num_channels), f("max_L", hp.max_L), f("radial_MLP", hp.radial_MLP), f("MLP_width", hp.MLP_width);
+  f("correlation", hp.correlation), f("interaction_first", hp.interaction_first), f("interaction", hp.interaction), f("radial_type", hp.radial_type);
+  f("gate", hp.gate), f("use_reduced_cg", hp.use_reduced_cg), f("avg_num_neighbors", hp.avg_num_neighbors), f("silu_factor", hp.silu_factor);
+}
+
+void check_choice(const char* key, const std::string& value, const std::vector<std::string>& supported, const std::vector<std::string>& known) {
+  if (std::count(supported.begin(), supported.end(), value)) return;
+  require<InputError>(!std::count(known.begin(), known.end(), value), "hyper-parameter ", key, ": ", value, " is not supported by this version of macekit; supported: ",
+                      join(supported), ".");
+  std::vector<std::string> all(supported);
+  all.insert(all.end(), known.begin(), known.end());
+  throw InputError("hyper-parameter " + std::string(key) + ": unknown value " + value + "; did you mean " + nearest(value, all) + "?");
+}
+
+void check_range(const char* key, double value, double low, double high) {
+  require<InputError>(std::isfinite(value) && value >= low && value <= high, "hyper-parameter ", key, " is ", value, ", allowed are ", low, " to ", high, ".");
+}
+
+}  // namespace
+
+void validate(const Hyperparameters& hp) {
+  check_choice("model", hp.model, {"ScaleShiftMACE", "MACE"}, {"PolarMACE", "MACELES", "AtomicDipolesMACE", "AtomicDielectricMACE", "EnergyDipolesMACE", "BOTNet"});
+  require<InputError>(!hp.atomic_numbers.empty(), "hyper-parameter atomic_numbers is empty; name at least one element.");
+  for (std::size_t k = 0; k < hp.atomic_numbers.size(); ++k) {
+    check_range("atomic_numbers", hp.atomic_numbers[k], 1, 118);
+    require<InputError>(k == 0 || hp.atomic_numbers[k - 1] < hp.atomic_numbers[k], "hyper-parameter atomic_numbers must ascend without repetition; ",
+                        hp.atomic_numbers[k], " does not fit after ", k ? hp.atomic_numbers[k - 1] : 0, ".");
+  }
+  require<InputError>(!hp.heads.empty() && std::set<std::string>(hp.heads.begin(), hp.heads.end()).size() == hp.heads.size(),
+                      "hyper-parameter heads must be a list of different names.");
+  require<InputError>(std::isfinite(hp.r_max) && hp.r_max > 0, "hyper-parameter r_max is ", hp.r_max, ", it must be a positive length in Angstrom.");
+  check_range("num_bessel", hp.num_bessel, 1, 1024);
+  check_range("num_polynomial_cutoff", hp.num_polynomial_cutoff, 2, 64);
+  check_range("max_ell", hp.max_ell, 0, 3);
+  check_range("num_interactions", hp.num_interactions, 1, 32);
+  check_range("num_channels", hp.num_channels, 1, 65536);
+  check_range("max_L", hp.max_L, 0, std::min(2, hp.max_ell));
+  require<InputError>(!hp.radial_MLP.empty(), "hyper-parameter radial_MLP is empty; name at least one hidden width.");
+  for (int width : hp.radial_MLP) check_range("radial_MLP", width, 1, 65536);
+  check_range("MLP_width", hp.MLP_width, 1, 65536);
+  check_range("correlation", hp.correlation, 1, 3);
+  const std::vector<std::string> blocks{"RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"};
+  const std::vector<std::string> known{"RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock", "RealAgnosticAttResidualInteractionBlock",
+                                       "RealAgnosticResidualNonLinearInteractionBlock"};
+  check_choice("interaction_first", hp.interaction_first, blocks, known);
+  check_choice("interaction", hp.interaction, blocks, known);
+  check_choice("radial_type", hp.radial_type, {"bessel"}, {"gaussian", "chebyshev"});
+  check_choice("gate", hp.gate, {"silu"}, {"tanh", "abs", "None"});
+  require<InputError>(std::isfinite(hp.avg_num_neighbors) && hp.avg_num_neighbors > 0, "hyper-parameter avg_num_neighbors is ", hp.avg_num_neighbors,
+                      ", it must be positive.");
+  require<InputError>(std::isfinite(hp.silu_factor) && hp.silu_factor > 0, "hyper-parameter silu_factor must be positive.");
+}
+
+std::string to_json(const Hyperparameters& hp) {
+  Json json = Json::object();
+  for_each_field(hp, [&](const char* name, const auto& value) { json[name] = value; });
+  return json.dump();
+}
+
+Hyperparameters hyperparameters_from_json(const std::string& text) {
+  Json json;
+  try {
+    json = Json::parse(text);
+  } catch (const Json::exception& e) {
+    throw InputError(std::string("hyper-parameters are not valid JSON: ") + e.what());
+  }
+  require<InputError>(json.is_object(), "hyper-parameters must be a JSON object.");
+  Hyperparameters hp;
+  std::vector<std::string> names;
+  for_each_field(hp, [&](const char* name, auto&) { names.push_back(name); });
+  for (const auto& [key, value] : json.items())
+    require<InputError>(std::count(names.begin(), names.end(), key), "unknown hyper-parameter ", key, "; did you mean ", nearest(key, names), "?");
+  for_each_field(hp, [&](const char* name, auto& member) {
+    require<InputError>(json.contains(name), "hyper-parameter ", name, " is missing.");
+    try {
+      json.at(name).get_to(member);
+    } catch (const Json::exception&) {
+      throw InputError(std::string("hyper-parameter ") + name + " has the wrong type: " + json.at(name).dump() + ".");
+    }
+  });
+  return hp;
+}
+
+}  // namespace macekit

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// macekit._core: owns Kokkos if nobody else does, translates exceptions, lists the bind_* functions.
+#include <pybind11/pybind11.h>
+
+#include <Kokkos_Core.hpp>
+#include <cstdlib>
+
+#include "kernels/dispatch.hpp"
+#include "kernels/error.hpp"
+
+namespace py = pybind11;
+
+void bind_potential(py::module_& m);
+
+namespace {
+
+void start_kokkos() {
+  if (Kokkos::is_initialized()) return;
+  Kokkos::InitializationSettings settings;
+  if (const char* threads = std::getenv("MACEKIT_NUM_THREADS")) {
+    const int count = std::atoi(threads);
+    macekit::require<macekit::InputError>(count > 0, "MACEKIT_NUM_THREADS is '", threads, "', it must be a positive number of threads.");
+    settings.set_num_threads(count);
+  }
+  settings.set_disable_warnings(true);
+  Kokkos::initialize(settings);
+  py::module_::import("atexit").attr("register")(py::cpp_function([] {
+    if (Kokkos::is_initialized() && !Kokkos::is_finalized()) Kokkos::finalize();
+  }));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Potentials for Python: load, evaluate, write. Needs no LibTorch.";
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const macekit::FileError& e) {
+      PyErr_SetString(PyExc_OSError, e.what());
+    } catch (const macekit::InputError& e) {
+      PyErr_SetString(PyExc_ValueError, e.what());
+    } catch (const macekit::Error& e) {
+      PyErr_SetString(PyExc_RuntimeError, e.what());
+    }
+  });
+  start_kokkos();
+  m.attr("__version__") = MACEKIT_VERSION;
+  m.def("num_threads", [] { return Kokkos::DefaultHostExecutionSpace().concurrency(); });
+  m.def("instruction_set", [] { return std::string(macekit::name(macekit::instruction_set())); });
+  bind_potential(m);
+}

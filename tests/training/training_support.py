@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Helpers for the tests of the trainer."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def core():
+    """The C++ engine."""
+    pytest.importorskip("torch")
+    from macekit.training import engine
+
+    return engine()
+
+
+def read_safetensors(path):
+    kinds = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
+    with open(path, "rb") as file:
+        data = file.read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8:8 + length]), data[8 + length:]
+    return {name: np.frombuffer(body[e["data_offsets"][0]:e["data_offsets"][1]], kinds[e["dtype"]]).reshape(e["shape"])
+            for name, e in header.items() if name != "__metadata__"}
+
+
+def convert(model_path, target):
+    """A mace-torch model as .mace file."""
+    from macekit.convert_mace_torch import convert_mace_torch
+
+    convert_mace_torch(str(model_path)).save(str(target))
+    return str(target)
+
+
+def enlarged_cell(positions, cell, pbc, r_max):
+    """The artificial cell by which mace-torch divides the stress of molecules and slabs (mace.md 2.1); only for comparisons."""
+    cell = np.array(cell, float)
+    if not cell.any():
+        cell = np.eye(3)
+    size = 5 * r_max * (np.abs(positions).max() + 1)
+    for k in range(3):
+        if not pbc[k]:
+            cell[k] = size * np.eye(3)[k]
+    return cell
+
+
+def dataset_of(core, atoms_list, atomic_numbers, r_max, stress=False):
+    """Frames with REF_* labels, as mace-torch sees them."""
+    from macekit.training.data import stress_matrix
+
+    dataset = core.Dataset(list(atomic_numbers), r_max)
+    for k, atoms in enumerate(atoms_list):
+        dataset.add(atoms.numbers, atoms.positions, enlarged_cell(atoms.positions, atoms.cell, atoms.pbc, r_max), [bool(p) for p in atoms.pbc],
+                    energy=atoms.info["REF_energy"], forces=atoms.arrays["REF_forces"],
+                    stress=stress_matrix(atoms.info["REF_stress"]) if stress else None, source=f"frame {k}")
+    return dataset
+
+
+def small_hyperparameters(**changes):
+    values = {
+        "model": "ScaleShiftMACE", "atomic_numbers": [1, 8], "heads": ["Default"], "r_max": 3.5, "num_bessel": 4, "num_polynomial_cutoff": 5, "max_ell": 2,
+        "num_interactions": 2, "num_channels": 4, "max_L": 1, "radial_MLP": [8, 8], "MLP_width": 4, "correlation": 2,
+        "interaction_first": "RealAgnosticResidualInteractionBlock", "interaction": "RealAgnosticResidualInteractionBlock", "radial_type": "bessel",
+        "gate": "silu", "use_reduced_cg": False, "avg_num_neighbors": 6.0, "silu_factor": 1.6791767923989418,
+    }
+    return json.dumps(values | changes)
+
+
+def water(seed, stress=True):
+    """A small periodic box of one or two distorted water molecules with made-up labels."""
+    import ase
+
+    rng = np.random.default_rng(seed)
+    molecules = 1 + seed % 2
+    positions = np.concatenate([np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]) + [0.4, 2.6 * m + 0.4, 0.5] for m in range(molecules)])
+    atoms = ase.Atoms("OHH" * molecules, positions + rng.normal(0, 0.08, positions.shape), cell=[4.2, 5.4, 4.6], pbc=True)
+    atoms.info["REF_energy"] = float(-14.0 * molecules + rng.normal(0, 0.3))
+    forces = rng.normal(0, 0.5, positions.shape)
+    atoms.arrays["REF_forces"] = forces - forces.mean(axis=0)
+    if stress:
+        s = rng.normal(0, 0.01, (3, 3))
+        atoms.info["REF_stress"] = (s + s.T) / 2
+    return atoms
