@@ -80,7 +80,7 @@ def train(config, given):
         _write_config(f"{stem}.config.yaml", config)
         with screen.bar(config, trainer):
             outcome = trainer.fit(listener)
-        log.write({"kind": "end", **outcome})
+        log.write({**outcome, "kind": "end", "outcome": outcome["kind"]})
     if outcome["kind"] == "interrupted":
         print(f"macekit train: {outcome['message']} Continue with --restart auto.", file=sys.stderr)
         return 128 + outcome["signal"]

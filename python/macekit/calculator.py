@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from . import _core
+from .results import has_stress, structure, voigt_stress
+
+
+class MACECalculator(Calculator):
+    """ASE calculator of a macekit potential.
+
+    potential: path of a `.mace` file (or a loaded `_core.Potential`).
+    precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
+    head: name of the head, for potentials with several.
+
+    Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
+    energies, isolated-atom energies included. Stress is given where the volume is defined: at least two periodic directions
+    and a full cell; a slab's stress uses the volume of its cell, vacuum included, as ASE defines it.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    nolabel = True
+
+    def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", **kwargs):
+        super().__init__(**kwargs)
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"device '{device}' is not available in this build of macekit; use 'cpu' or 'auto'.")
+        self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
+        self.precision, self.head = precision, head or ""
+        self._potential.head_of(self.head)
+        self._evaluator = _core.Evaluator(self._potential, precision)
+
+    # The C++ objects cannot be pickled; the tensors they are made of can.
+    def __getstate__(self):
+        state = dict(self.__dict__)
+        potential = state.pop("_potential")
+        state.pop("_evaluator")
+        state["_parts"] = (potential.hyperparameters_json, potential.tensors, potential.metadata_json)
+        return state
+
+    def __setstate__(self, state):
+        parts = state.pop("_parts")
+        self.__dict__.update(state)
+        self._potential = _core.Potential.from_tensors(*parts)
+        self._evaluator = _core.Evaluator(self._potential, self.precision)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        if "stress" in properties and not has_stress(atoms):
+            raise PropertyNotImplementedError(
+                f"stress needs a cell with a volume and at least two periodic directions; this structure has pbc {list(map(bool, atoms.pbc))}.")
+        out = self._evaluator.compute([structure(atoms, self.head)], True, False)
+        energy = float(out["energy"][0])
+        self.results = {"energy": energy, "free_energy": energy, "energies": out["node_energy"], "forces": out["forces"]}
+        if has_stress(atoms):
+            self.results["stress"] = voigt_stress(out["virial"][0], atoms.get_volume())
+
+    def get_descriptors(self, atoms=None) -> np.ndarray:
+        """[N, columns] node features of all layers, concatenated in mace-torch's order."""
+        atoms = atoms if atoms is not None else self.atoms
+        return self._evaluator.compute([structure(atoms, self.head)], False, True)["node_features"]

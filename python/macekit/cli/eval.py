@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+
+from . import InputError, Parser
+
+_ABOUT = """Energies, forces and stresses of all frames of a file (anything that ASE reads).
+
+  macekit eval si.mace in.extxyz -o out.extxyz
+  macekit eval si.mace in.extxyz -o out.extxyz --precision float32 --prefix si_
+
+Written per frame: macekit_energy (eV, isolated-atom energies included), macekit_forces (eV/A), macekit_stress (eV/A^3, xx yy zz yz xz
+xy, positive under tension; only where the cell has a volume), macekit_node_energy (eV). Everything else in the frames is kept.
+A frame's `head` is honoured. If the input has REF_energy, REF_forces or REF_stress, a table of errors is printed.
+"""
+
+
+def run(argv) -> int:
+    parser = Parser(prog="macekit eval", description=_ABOUT)
+    parser.add_argument("potential", help="a .mace file")
+    parser.add_argument("structures", help="a file that ASE reads; all frames are evaluated")
+    parser.add_argument("-o", "--output", required=True, help="the extended XYZ file to write")
+    parser.add_argument("--precision", default="float64", help="float64 (default) or float32")
+    parser.add_argument("--prefix", default="macekit_", help="beginning of the names of the results")
+    parser.add_argument("--head", help="the head of frames that name none")
+    parser.add_argument("--batch-atoms", type=int, default=2000, help="atoms evaluated together")
+    args = parser.parse_args(argv)
+    if args.precision not in ("float64", "float32"):
+        raise InputError(f"--precision {args.precision} is unknown; use float64 or float32")
+    if args.batch_atoms < 1:
+        raise InputError(f"--batch-atoms is {args.batch_atoms}, it must be positive")
+    if not args.prefix:
+        raise InputError("--prefix must not be empty, or results would overwrite the input's labels")
+    if os.path.realpath(args.structures) == os.path.realpath(args.output):
+        raise InputError("input and output are the same file")
+    if not args.output.endswith((".extxyz", ".xyz")):
+        raise InputError(f"the output {args.output} must end in .extxyz or .xyz")
+    folder = os.path.dirname(os.path.abspath(args.output))
+    if not os.path.isdir(folder):
+        raise InputError(f"the folder {folder} of the output does not exist")
+
+    from macekit import _core, evaluate
+
+    potential = _core.Potential.load(args.potential)
+    frames = read_frames(args.structures)
+    heads = [str(a.info.get("head", args.head or "")) for a in frames]
+    for k, (atoms, head) in enumerate(zip(frames, heads)):
+        try:
+            potential.head_of(head)
+            for z in set(atoms.numbers.tolist()):
+                potential.species_of(int(z))
+        except ValueError as error:
+            raise InputError(f"{args.structures} frame {k}: {error}") from None
+    with Progress(len(frames), "evaluating") as progress:
+        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress)
+    failed = [(k, r.error) for k, r in enumerate(results) if r.error]
+    for atoms, r in zip(frames, results):
+        if r.error:
+            atoms.info[args.prefix + "error"] = r.error
+            continue
+        atoms.info[args.prefix + "energy"] = r.energy
+        atoms.arrays[args.prefix + "forces"] = r.forces
+        atoms.arrays[args.prefix + "node_energy"] = r.node_energy
+        if r.stress is not None:
+            atoms.info[args.prefix + "stress"] = r.stress
+    write_frames(args.output, frames)
+    print_errors(frames, results)
+    print(f"{len(frames) - len(failed)} of {len(frames)} frames evaluated, written to {args.output}")
+    for k, reason in failed:
+        print(f"macekit eval: {args.structures} frame {k}: {reason}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def read_frames(path):
+    """All frames, or one sentence that says what is wrong with the file."""
+    import ase.io
+
+    if not os.path.isfile(path):
+        raise OSError(f"{path}: no such file")
+    try:
+        frames = ase.io.read(path, ":")
+    except Exception as error:  # ASE's readers raise anything
+        raise OSError(f"{path}: ASE cannot read it ({type(error).__name__}: {error})") from None
+    if not frames:
+        raise InputError(f"{path}: holds no frame")
+    for atoms in frames:  # ASE moves energy, forces and stress into a calculator; give them back their names
+        if atoms.calc is not None:
+            for key, value in atoms.calc.results.items():
+                (atoms.arrays if np.ndim(value) and len(value) == len(atoms) and key in ("forces", "energies") else atoms.info).setdefault(key, value)
+            atoms.calc = None
+    return frames
+
+
+def write_frames(path, frames):
+    """Extended XYZ with 17 digits, by way of a temporary file."""
+    import ase.io.extxyz as extxyz
+
+    temporary = f"{path}.tmp{os.getpid()}"
+    try:
+        with open(temporary, "w") as out:
+            for atoms in frames:
+                write_frame(out, atoms, extxyz)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def write_frame(out, atoms, extxyz):
+    arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
+    columns = [("species", "S", np.asarray(atoms.get_chemical_symbols()).reshape(-1, 1)), ("pos", "R", atoms.positions)]
+    for name, value in arrays.items():
+        kind = {"f": "R", "i": "I", "u": "I", "b": "L"}.get(value.dtype.kind, "S")
+        columns.append((name, kind, value.reshape(len(atoms), -1)))
+    info = dict(atoms.info)
+    header = []
+    if atoms.cell.rank:
+        header.append('Lattice="' + " ".join(repr(float(x)) for x in atoms.cell.array.reshape(-1)) + '"')
+    header.append("Properties=" + ":".join(f"{name}:{kind}:{value.shape[1] if len(atoms) else 1}" for name, kind, value in columns))
+    header += [extxyz.key_val_dict_to_str({key: value}) if not isinstance(value, (float, np.floating)) else f"{key}={float(value)!r}" for key, value in info.items()]
+    header.append('pbc="' + " ".join("FT"[int(p)] for p in atoms.pbc) + '"')
+    out.write(f"{len(atoms)}\n{' '.join(header)}\n")
+    for i in range(len(atoms)):
+        cells = []
+        for _, kind, value in columns:
+            cells += [f"{x:.17g}" if kind == "R" else ("T" if x else "F") if kind == "L" else str(x) for x in value[i]]
+        out.write(" ".join(cells) + "\n")
+
+
+def print_errors(frames, results):
+    """Table of errors per config_type, where reference labels are present."""
+    groups: dict[str, dict[str, list]] = {}
+    for atoms, r in zip(frames, results):
+        if r.error:
+            continue
+        for name in (str(atoms.info.get("config_type", "Default")), "all"):
+            group = groups.setdefault(name, {"energy": [], "forces": [], "stress": []})
+            if "REF_energy" in atoms.info and len(atoms):
+                group["energy"].append([(r.energy - float(atoms.info["REF_energy"])) / len(atoms)])
+            if "REF_forces" in atoms.arrays:
+                group["forces"].append((r.forces - atoms.arrays["REF_forces"]).reshape(-1))
+            if "REF_stress" in atoms.info and r.stress is not None:
+                reference = np.asarray(atoms.info["REF_stress"], float).reshape(-1)
+                if reference.size == 9:
+                    reference = reference[[0, 4, 8, 5, 2, 1]]
+                group["stress"].append(r.stress - reference)
+    if not any(rows for group in groups.values() for rows in group.values()):
+        return
+    if len(groups) == 2:
+        groups.pop("all")
+    width = max(max(map(len, groups)), 11)
+    print(f"{'config_type':{width}}  {'E, meV/atom':>20}  {'F, meV/A':>20}  {'stress, meV/A^3':>20}   (MAE  RMSE)")
+    for name, group in groups.items():
+        cells = []
+        for key in ("energy", "forces", "stress"):
+            d = 1000 * np.concatenate(group[key]) if group[key] else None
+            cells.append(f"{'-':>20}" if d is None or not d.size else f"{np.abs(d).mean():10.3f}{np.sqrt((d * d).mean()):10.3f}")
+        print(f"{name:{width}}  " + "  ".join(cells))
+
+
+class Progress:
+    """A bar on terminals, silence elsewhere."""
+
+    def __init__(self, total, label):
+        self.total, self.label, self.bar = total, label, None
+
+    def __enter__(self):
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+            from rich.console import Console
+
+            self.bar = Bar(TextColumn(self.label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task(self.label, total=self.total)
+        return self
+
+    def __call__(self, done):
+        if self.bar:
+            self.bar.update(self.task, completed=done)
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()

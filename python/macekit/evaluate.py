@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import _core
+from .results import has_stress, structure, voigt_stress
+
+
+@dataclass
+class Result:
+    """Energies in eV, forces in eV/A, stress in eV/A^3 (None where it is not defined). `error` is the reason of a failure."""
+
+    energy: float | None = None
+    node_energy: np.ndarray | None = field(default=None, repr=False)
+    forces: np.ndarray | None = field(default=None, repr=False)
+    stress: np.ndarray | None = None
+    error: str | None = None
+
+
+def _unpack(out, batch) -> list[Result]:
+    results, begin = [], 0
+    for g, atoms in enumerate(batch):
+        end = begin + len(atoms)
+        stress = voigt_stress(out["virial"][g], atoms.get_volume()) if has_stress(atoms) else None
+        results.append(Result(float(out["energy"][g]), out["node_energy"][begin:end], out["forces"][begin:end], stress))
+        begin = end
+    return results
+
+
+def evaluate(potential, structures, precision: str = "float64", head=None, batch_atoms: int = 2000, progress=None) -> list[Result]:
+    """Energies, forces and stresses of many structures, in their order.
+
+    potential: path or loaded potential. head: a name for all structures, or a list with one name (or None) each.
+    batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
+    Result carries the reason in `error`. progress: called with the number of structures done.
+    """
+    structures = list(structures)
+    if not isinstance(potential, _core.Potential):
+        potential = _core.Potential.load(os.fspath(potential))
+    heads = [h or "" for h in head] if isinstance(head, (list, tuple)) else [head or ""] * len(structures)
+    if len(heads) != len(structures):
+        raise ValueError(f"evaluate: {len(heads)} heads for {len(structures)} structures.")
+    evaluator = _core.Evaluator(potential, precision)
+    results: list[Result] = []
+
+    def run(batch):
+        try:
+            results.extend(_unpack(evaluator.compute([structure(a, h) for a, h in batch], True, False), [a for a, _ in batch]))
+        except ValueError as error:
+            if len(batch) == 1:
+                results.append(Result(error=str(error)))
+            else:  # find the culprit
+                for one in batch:
+                    run([one])
+
+    batch, atoms = [], 0
+    for a, h in zip(structures, heads):
+        if batch and atoms + len(a) > batch_atoms:
+            run(batch)
+            batch, atoms = [], 0
+            if progress:
+                progress(len(results))
+        batch.append((a, h))
+        atoms += len(a)
+    if batch:
+        run(batch)
+    if progress:
+        progress(len(results))
+    return results
