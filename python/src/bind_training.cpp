@@ -114,9 +114,9 @@ Reporter reporter(const py::object& callback) {
 
 PYBIND11_MODULE(_training, m) {
   m.doc() = "The training engine of macekit. Use macekit.training, which wraps it.";
-  py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
-  py::register_exception<InputError>(m, "InputError", PyExc_ValueError);
-  py::register_exception<FileError>(m, "FileError", PyExc_OSError);
+  py::register_local_exception<Error>(m, "Error", PyExc_RuntimeError);
+  py::register_local_exception<InputError>(m, "InputError", PyExc_ValueError);
+  py::register_local_exception<FileError>(m, "FileError", PyExc_OSError);
   if (!Kokkos::is_initialized()) Kokkos::initialize(Kokkos::InitializationSettings().set_disable_warnings(true));
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A potential whose weights can be trained.")

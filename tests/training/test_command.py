@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from training_support import water
 
-COMMAND = [sys.executable, "-c", "import sys; from macekit.training import run; sys.exit(run(sys.argv[1:]))"]
+COMMAND = [sys.executable, "-c", "import sys; from macekit.training.run import run; sys.exit(run(sys.argv[1:]))"]
 QUICK = """
 name: w
 train_file: train.extxyz
@@ -59,7 +59,8 @@ def test_a_training_from_file_to_potential(core, folder):
     assert set(summary) == {"train", "valid", "test"} and summary["test"]["all"]["stress_rmse"] > 0
     kinds = [json.loads(line)["kind"] for line in (folder / "w.log.jsonl").read_text().splitlines()]
     assert kinds[0] == "start" and kinds[-1] == "end" and kinds.count("validation") == 4 and kinds.count("step") == 9
-    again = macekit_train("config.yaml", "--initial_potential", "w.mace", "--name", "v", "--max_num_epochs", "1", cwd=folder)
+    (folder / "further.yaml").write_text("name: v\ntrain_file: train.extxyz\ninitial_potential: w.mace\nmax_num_epochs: 1\nvalid_fraction: 0.25\n")
+    again = macekit_train("further.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "from initial_potential" in again.stdout
 
@@ -161,7 +162,7 @@ BAD = [  # (arguments, exit code, part of the sentence)
 
 @pytest.mark.parametrize("arguments, code, sentence", BAD, ids=[b[2][:40] for b in BAD])
 def test_mistakes_get_a_sentence(folder, arguments, code, sentence, capsys, monkeypatch):
-    from macekit.training import run
+    from macekit.training.run import run
 
     monkeypatch.chdir(folder)
     (folder / "bad.yaml").write_text("name: a\ntrain_file: train.extxyz\nnum_chanels: 3\n")
@@ -182,7 +183,7 @@ def test_mistakes_get_a_sentence(folder, arguments, code, sentence, capsys, monk
 ])
 def test_bad_frames_are_named(core, folder, spoil, sentence, capsys, monkeypatch):
     import ase.io
-    from macekit.training import run
+    from macekit.training.run import run
 
     frames = [water(k) for k in range(8)]
     spoil(frames[3])
@@ -194,7 +195,7 @@ def test_bad_frames_are_named(core, folder, spoil, sentence, capsys, monkeypatch
 
 def test_a_diverging_training_writes_the_batch(core, folder, capsys, monkeypatch):
     import ase.io
-    from macekit.training import run
+    from macekit.training.run import run
 
     frames = [water(k) for k in range(8)]
     for atoms in frames:
@@ -208,7 +209,8 @@ def test_a_diverging_training_writes_the_batch(core, folder, capsys, monkeypatch
 
 
 def test_help_lists_every_key(capsys):
-    from macekit.training import config, run
+    from macekit.training import config
+    from macekit.training.run import run
 
     assert run(["--help"]) == 0
     text = capsys.readouterr().out

@@ -5,19 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from training_support import convert, dataset_of, read_safetensors, small_hyperparameters, water
+from training_support import convert, dataset_of, exact_structures, read_safetensors, small_hyperparameters, water
 
 CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first"]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_equals_mace_torch(core, shared, tmp_path, case):
-    import ase.io
-
     folder = shared / "reference" / "cases" / case
     model = core.Model.load(convert(folder / "mace-torch.model", tmp_path / "case.mace"), "float64")
     hyper = json.loads(model.hyperparameters)
-    frames = ase.io.read(folder / "structures.extxyz", ":")
+    frames = exact_structures(shared / "reference", case)
     data = dataset_of(core, frames, hyper["atomic_numbers"], hyper["r_max"], stress=True)
     settings = {"loss": "stress", "energy_weight": 1.0, "forces_weight": 10.0, "stress_weight": 5.0}
     trainer = core.Trainer(model, data, data, json.dumps(settings))

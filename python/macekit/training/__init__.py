@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training of potentials: `macekit train CONFIG.yaml [--key value ...]`, or `run([...])` from Python.
+"""Training of potentials: `macekit train CONFIG.yaml [--key value ...]`; from Python, `macekit.training.run.run([...])`.
 
 The engine is C++ (`macekit._training`); this package reads configuration and data, and shows what happens.
 """
@@ -13,11 +13,7 @@ def engine():
         import torch  # noqa: F401
     except ImportError as error:
         raise ImportError("training needs PyTorch (pip install torch); evaluating potentials does not") from error
-    return importlib.import_module("macekit._training")
-
-
-def run(argv):
-    """Runs `macekit train` with these arguments and returns its exit code."""
-    from .command import run as implementation
-
-    return implementation(argv)
+    try:
+        return importlib.import_module("macekit._training")
+    except ModuleNotFoundError as error:
+        raise ImportError("this macekit was built without its trainer; configure with -DMACEKIT_ENABLE_TRAINING=ON") from error
