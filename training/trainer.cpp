@@ -201,7 +201,8 @@ bool Trainer::validate_epoch(const Reporter& report, Outcome& outcome, double se
   }
   if (!std::isfinite(errors.loss)) {
     outcome.kind = Outcome::Kind::diverged;
-    outcome.message = "training stopped after epoch " + std::to_string(state_.epoch) + ": the validation loss is not a finite number. Checkpoints are untouched.";
+    outcome.message = "training stopped " + (initial ? "before its first step" : "after epoch " + std::to_string(state_.epoch)) +
+                      ": the validation loss is not a finite number. Checkpoints are untouched.";
     return false;
   }
   Report done{Report::Kind::validation};

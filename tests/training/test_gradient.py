@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from training_support import core  # noqa: F401
 from training_support import convert, dataset_of, exact_structures, read_safetensors, small_hyperparameters, water
 
 CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first"]

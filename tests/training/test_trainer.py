@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from training_support import core  # noqa: F401
 from training_support import dataset_of, small_hyperparameters, water
 
 SETTINGS = {"batch_size": 2, "max_num_epochs": 4, "lr": 0.02, "loss": "stress", "scheduler_patience": 0, "lr_factor": 0.5, "seed": 5, "ema_decay": 0.9,

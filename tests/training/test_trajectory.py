@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from training_support import core  # noqa: F401
 from training_support import convert, dataset_of, read_safetensors
 
 

@@ -86,7 +86,7 @@ def train(config, given):
         return 128 + outcome["signal"]
     if outcome["kind"] == "diverged":
         where = _write_batch(f"{stem}.bad-batch.extxyz", [sets["train"][i] for i in outcome["frames"]])
-        print(f"macekit train: {outcome['message']}{where} Try a smaller lr or clip_grad, and look for wrong labels in that batch.", file=sys.stderr)
+        print(f"macekit train: {outcome['message']}{where} Look for wrong labels{' in it' if where else ''}, or try a smaller lr.", file=sys.stderr)
         return 2
     if outcome["message"]:
         screen.say(outcome["message"])
