@@ -111,8 +111,8 @@ Neighbors find_neighbors(int num_atoms, const double* positions, const double* c
   for (int a = 0; a < 3; ++a) {
     const double height = span[a] / length(reciprocal[a]);  // distance between the two faces
     bins[a] = static_cast<int>(std::clamp(std::floor(height / r_max), 1.0, most_bins));
-    reach[a] = static_cast<int>(std::ceil(r_max * bins[a] / height - 1e-9));
-    if (!periodic[a]) reach[a] = std::min(reach[a], bins[a]);
+    const double needed = std::ceil(r_max * bins[a] / height - 1e-9);
+    reach[a] = static_cast<int>(periodic[a] ? needed : std::min<double>(needed, bins[a]));
   }
   const auto bin_of = [&](int i, int a) { return std::clamp(static_cast<int>((fraction[i][a] - low[a]) / span[a] * bins[a]), 0, bins[a] - 1); };
   const int num_bins = bins[0] * bins[1] * bins[2];
