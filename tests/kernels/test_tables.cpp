@@ -84,7 +84,8 @@ TEST(SymmetricBasis, EqualsTheFingerprintsOfMaceTorch) {
     ASSERT_EQ(key.size(), 9u) << key;
     const SparseU u = symmetric_basis(key[1] - '0', key[3] - '0', key[8] - '0');
     const auto got = fingerprint(u);
-    const auto expected = stored["data"].get<std::vector<double>>();
+    // A number instead of a tensor: there is no such coupling.
+    const auto expected = stored.is_object() ? stored["data"].get<std::vector<double>>() : std::vector<double>();
     ASSERT_EQ(got.size(), expected.size()) << key;
     for (std::size_t k = 0; k < got.size(); ++k) ASSERT_NEAR(got[k], expected[k], 1e-13) << key;
     ++compared;

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""pair_style mace and mace/kk against ASE on the same structures; ranks, newton, hybrid, units, and wrong input."""
+
+import sys
+from pathlib import Path
+
+import ase.build
+import ase.io
+import numpy as np
+import pytest
+from ase.calculators.lammps import Prism
+
+from macekit import MACECalculator
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lammps  # noqa: E402
+
+PRESSURE = 1.6021765e6  # LAMMPS's own bar per eV/A^3 in metal units
+
+SCRIPT = """
+units metal
+atom_style atomic
+newton {newton}
+comm_style {comm}
+read_data atoms.data
+pair_style {style}
+{coeff}
+mass * 20.0
+neighbor 0.8 bin
+compute e all pe/atom
+compute e_sum all reduce sum c_e
+compute s all stress/atom NULL
+compute s_sum all reduce sum c_s[1] c_s[2] c_s[3] c_s[4] c_s[5] c_s[6]
+thermo_style custom step pe c_e_sum pxx pyy pzz pxy pxz pyz vol c_s_sum[1] c_s_sum[4] etotal
+thermo_modify format float %.15g
+dump 1 all custom 1 forces.dump id fx fy fz
+dump_modify 1 sort id format float %.15g
+run 0
+undump 1
+velocity all create 300 5 loop geom
+fix 1 all nve
+timestep 0.0005
+thermo 5
+run {steps}
+"""
+
+
+@pytest.fixture(scope="module")
+def silica():
+    """216 atoms, triclinic, elements O and Si mixed, rattled: domains of four ranks are smaller than the cell, larger than the cut-off."""
+    atoms = ase.build.bulk("Si", "diamond", a=5.0, cubic=True) * (3, 3, 3)
+    rng = np.random.default_rng(1)
+    atoms.numbers[:] = rng.choice([8, 14], len(atoms))
+    atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+    atoms.set_cell(atoms.cell.array @ np.array([[1, 0, 0], [0.08, 1, 0], [0.05, -0.06, 1.02]]), scale_atoms=True)
+    atoms.wrap()
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def expected(silica, tiny_potential):
+    atoms = silica.copy()
+    atoms.calc = MACECalculator(tiny_potential)
+    prism = Prism(atoms.cell.array)
+    stress = prism.rot_mat.T @ atoms.get_stress(voigt=False) @ prism.rot_mat
+    return atoms.get_potential_energy(), prism.vector_to_lammps(atoms.get_forces()), -stress * PRESSURE
+
+
+def write_data(folder, atoms, elements=("O", "Si")):
+    ase.io.write(Path(folder) / "atoms.data", atoms, format="lammps-data", specorder=list(elements), atom_style="atomic")
+
+
+def script(potential, newton="on", comm="brick", style="mace", coeff=None, steps=10):
+    return SCRIPT.format(newton=newton, comm=comm, style=style, coeff=coeff or f"pair_coeff * * {potential} O Si", steps=steps)
+
+
+FINAL = {}
+
+
+@pytest.mark.parametrize("newton", ["on", "off"])
+@pytest.mark.parametrize("kokkos", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_equals_ase(tmp_path, silica, expected, tiny_potential, ranks, kokkos, newton):
+    energy, forces, pressure = expected
+    write_data(tmp_path, silica)
+    code, output = lammps.run(tmp_path, script(tiny_potential, newton), ranks, newton if kokkos else None)
+    assert code == 0, output[-2000:]
+    start, end = ({k: v[-1] for k, v in block.items()} for block in lammps.thermo(output))
+    assert abs(start["PotEng"] - energy) / len(silica) < 1e-9
+    assert abs(start["c_e_sum"] - energy) / len(silica) < 1e-9
+    got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
+    assert np.abs(forces).max() > 0.1, "the test potential must exert forces"
+    assert np.abs(got - forces).max() < 1e-8
+    tensor = np.array([start[k] for k in ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz")])
+    reference = pressure[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+    assert np.abs(tensor - reference).max() < 1e-6 * np.abs(reference).max()
+    # compute stress/atom sums to minus pressure times volume
+    assert abs(start["c_s_sum[1]"] / start["Volume"] + start["Pxx"]) < 1e-6 * abs(start["Pxx"])
+    assert abs(start["c_s_sum[4]"] / start["Volume"] + start["Pxy"]) < 1e-6 * np.abs(reference).max()
+    # the same trajectory whatever the ranks
+    FINAL.setdefault("energy", end["TotEng"])
+    assert abs(end["TotEng"] - FINAL["energy"]) < 1e-8 * abs(FINAL["energy"])
+    assert abs(end["TotEng"] - start["TotEng"]) / len(silica) > 0  # velocities were created in between
+
+
+def test_tiled_communication_equals_brick(tmp_path, silica, expected, tiny_potential):
+    write_data(tmp_path, silica)
+    for newton in ("on", "off"):
+        code, output = lammps.run(tmp_path, script(tiny_potential, newton, "tiled").replace("neighbor 0.8 bin", "neighbor 0.8 bin\nbalance 1.0 rcb"), 4)
+        assert code == 0, output[-2000:]
+        assert abs(lammps.thermo(output)[0]["PotEng"][0] - expected[0]) / len(silica) < 1e-9
+        assert np.abs(np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:] - expected[1]).max() < 1e-8
+
+
+def test_float32_is_close(tmp_path, silica, expected, tiny_potential):
+    write_data(tmp_path, silica)
+    code, output = lammps.run(tmp_path, script(tiny_potential, style="mace precision float32"), 4)
+    assert code == 0, output[-2000:]
+    got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
+    assert 0 < np.abs(got - expected[1]).max() < 1e-4 * np.abs(expected[1]).max()
+
+
+def test_empty_subdomains(tmp_path, tiny_potential):
+    """Two atoms far from the other ranks' domains: ranks without atoms must take part in the exchange."""
+    atoms = ase.Atoms("OSi", positions=[[1, 1, 1], [2.5, 1.2, 1]], cell=[40, 40, 40], pbc=True)
+    write_data(tmp_path, atoms)
+    atoms.calc = MACECalculator(tiny_potential)
+    code, output = lammps.run(tmp_path, script(tiny_potential), 4)
+    assert code == 0, output[-2000:]
+    assert abs(lammps.thermo(output)[0]["PotEng"][0] - atoms.get_potential_energy()) < 1e-9
+
+
+def test_hybrid_with_null(tmp_path, tiny_potential):
+    """Half of the atoms belong to another style: MACE sees only its own, lj the rest and the pairs between."""
+    atoms = ase.build.bulk("Si", "diamond", a=5.2, cubic=True) * (2, 2, 2)
+    atoms.rattle(0.1, seed=3)
+    atoms.numbers[::3] = 18
+    atoms.wrap()
+    write_data(tmp_path, atoms, ["Si", "Ar"])
+    coeff = (f"pair_coeff * * mace {tiny_potential} Si NULL\npair_coeff 1 2 lj/cut 0 1\npair_coeff 2 2 lj/cut 0 1")
+    silicon = atoms[atoms.numbers == 14]
+    silicon.calc = MACECalculator(tiny_potential)
+    for ranks, kokkos in ((1, None), (2, None), (2, "on")):
+        code, output = lammps.run(tmp_path, script(tiny_potential, style="hybrid mace lj/cut 4.0", coeff=coeff, steps=0), ranks, kokkos)
+        assert code == 0, output[-2000:]
+        assert abs(lammps.thermo(output)[0]["PotEng"][0] - silicon.get_potential_energy()) < 1e-8
+        got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
+        assert np.abs(got[atoms.numbers == 14] - silicon.get_forces()).max() < 1e-8
+        assert np.abs(got[atoms.numbers == 18]).max() < 1e-12
+
+
+def test_hybrid_overlay_adds(tmp_path, silica, expected, tiny_potential):
+    write_data(tmp_path, silica)
+    energies = {}
+    for style, coeff in {"zbl 1.0 2.0": "pair_coeff 1 1 8 8\npair_coeff 1 2 8 14\npair_coeff 2 2 14 14",
+                         "hybrid/overlay mace zbl 1.0 2.0": f"pair_coeff * * mace {tiny_potential} O Si\npair_coeff 1 1 zbl 8 8\npair_coeff 1 2 zbl 8 14\npair_coeff 2 2 zbl 14 14"}.items():
+        code, output = lammps.run(tmp_path, script(tiny_potential, style=style, coeff=coeff, steps=0), 2)
+        assert code == 0, output[-2000:]
+        energies[style] = lammps.thermo(output)[0]["PotEng"][0]
+    zbl, both = energies.values()
+    assert abs(both - zbl - expected[0]) / len(silica) < 1e-9
+
+
+def test_atoms_may_come_and_go(tmp_path, silica, tiny_potential):
+    write_data(tmp_path, silica)
+    text = script(tiny_potential, steps=0) + "\ngroup few id 1:60\ndelete_atoms group few compress no\nrun 0\n"
+    code, output = lammps.run(tmp_path, text, 2)
+    assert code == 0, output[-2000:]
+    rest = silica[60:]
+    rest.calc = MACECalculator(tiny_potential)
+    assert abs(lammps.thermo(output)[-1]["PotEng"][0] - rest.get_potential_energy()) < 1e-7
+
+
+def test_style_may_be_given_twice(tmp_path, silica, expected, tiny_potential):
+    write_data(tmp_path, silica)
+    text = script(tiny_potential, steps=0) + f"\npair_style mace precision float32\npair_coeff * * {tiny_potential} O Si\nrun 0\npair_style mace\npair_coeff * * {tiny_potential} O Si\nrun 0\n"
+    code, output = lammps.run(tmp_path, text, 2)
+    assert code == 0, output[-2000:]
+    assert abs(lammps.thermo(output)[-1]["PotEng"][0] - expected[0]) / len(silica) < 1e-9
+
+
+MISTAKES = {
+    "units": (dict(), ("units metal", "units real"), "use units metal"),
+    "keyword": (dict(style="mace precison float64"), None, "did you mean precision?"),
+    "value": (dict(style="mace precision"), None, "keyword precision needs a value"),
+    "precision": (dict(style="mace precision float16"), None, "unknown precision float16"),
+    "head": (dict(style="mace head dft"), None, "no head 'dft'"),
+    "file": (dict(coeff="pair_coeff * * absent.mace O Si"), None, "absent.mace: no such file"),
+    "kind": (dict(coeff="pair_coeff * * atoms.data O Si"), None, "not a macekit potential"),
+    "element": (dict(coeff="pair_coeff * * {potential} O Xe"), None, "does not know element Xe; it knows O, Si"),
+    "no_element": (dict(coeff="pair_coeff * * {potential} O Zz"), None, "'Zz' is not a chemical element"),
+    "count": (dict(coeff="pair_coeff * * {potential} O"), None, "names 1 elements for 2 atom types"),
+    "stars": (dict(coeff="pair_coeff 1 1 {potential} O Si"), None, "pair_coeff must read: pair_coeff * * FILE.mace"),
+    "null": (dict(coeff="pair_coeff * * {potential} NULL NULL"), None, "maps no atom type"),
+    "tail": (dict(), ("mass * 20.0", "mass * 20.0\npair_modify tail yes"), "pair_modify tail"),
+    "shift": (dict(), ("mass * 20.0", "mass * 20.0\npair_modify shift yes"), "pair_modify shift"),
+    "centroid": (dict(), ("stress/atom NULL", "stress/atom NULL\ncompute c all centroid/stress/atom NULL\ncompute c_sum all reduce sum c_c[1]\nfix x all ave/time 1 1 1 c_c_sum"), "centroid"),
+    "kokkos_off": (dict(style="mace/kk"), None, "without its Kokkos package"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_a_sentence(tmp_path, silica, tiny_potential, name):
+    options, replace, sentence = MISTAKES[name]
+    write_data(tmp_path, silica)
+    options = {k: v.format(potential=tiny_potential) for k, v in options.items()}
+    text = script(tiny_potential, **options)
+    if replace:
+        text = text.replace(*replace)
+    for ranks in (1, 2):
+        code, output = lammps.run(tmp_path, text, ranks)
+        assert code != 0
+        assert sentence in output.replace("\n", " "), output[-1500:]
