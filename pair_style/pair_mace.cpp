@@ -178,6 +178,10 @@ void PairMACE::init_style() {
     for (int k = 1; k <= 3; ++k)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
         fail_together("special_bonds removes bonded neighbours, which this potential must see: use special_bonds lj/coul 1.0 1.0 1.0.");
+  // pair_style hybrid asked for our message sizes before pair_coeff had told us; Comm::init, which follows, asks hybrid.
+  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
+  force->pair->comm_reverse_off = std::max(force->pair->comm_reverse_off, comm_reverse_off);
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 

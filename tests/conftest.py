@@ -28,7 +28,7 @@ def make_potential(path, elements=(8, 14), seed=7, **changes):
     rng = np.random.default_rng(seed)
     tensors = _core.initial_tensors(json.dumps(hp), list(rng.normal(-100, 10, len(hp["heads"]) * len(hp["atomic_numbers"]))), seed)
     if hp["model"] == "ScaleShiftMACE":
-        tensors["scale_shift.scale"] = rng.uniform(0.5, 1.0, len(hp["heads"]))
+        tensors["scale_shift.scale"] = rng.uniform(5, 10, len(hp["heads"]))  # forces of about 1 eV/A
         tensors["scale_shift.shift"] = rng.normal(0, 0.1, len(hp["heads"]))
     _core.Potential.from_tensors(json.dumps(hp), tensors, json.dumps({"made_by": "tests"})).save(str(path))
     return str(path)

@@ -190,7 +190,7 @@ MISTAKES = {
     "element": (dict(coeff="pair_coeff * * {potential} O Xe"), None, "does not know element Xe; it knows O, Si"),
     "no_element": (dict(coeff="pair_coeff * * {potential} O Zz"), None, "'Zz' is not a chemical element"),
     "count": (dict(coeff="pair_coeff * * {potential} O"), None, "names 1 elements for 2 atom types"),
-    "stars": (dict(coeff="pair_coeff 1 1 {potential} O Si"), None, "pair_coeff must read: pair_coeff * * FILE.mace"),
+    "stars": (dict(coeff="pair_coeff 1 1 {potential} O Si"), None, "Pair_coeff must start with * *"),
     "null": (dict(coeff="pair_coeff * * {potential} NULL NULL"), None, "maps no atom type"),
     "tail": (dict(), ("mass * 20.0", "mass * 20.0\npair_modify tail yes"), "pair_modify tail"),
     "shift": (dict(), ("mass * 20.0", "mass * 20.0\npair_modify shift yes"), "pair_modify shift"),
