@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+// The whole model: derivatives against differences of the energy, graphs with ghosts against graphs without, batches against
+// single structures.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "kernels/error.hpp"
+#include "kernels/neighbors.hpp"
+#include "potentials/differentiable.hpp"
+#include "potentials/potential.hpp"
+
+namespace macekit {
+namespace {
+
+Hyperparameters hyperparameters(int max_L, int layers, const char* first, int correlation = 3) {
+  Hyperparameters hp;
+  hp.atomic_numbers = {8, 14};
+  hp.num_channels = 5, hp.radial_MLP = {6, 7}, hp.MLP_width = 3, hp.num_bessel = 4, hp.r_max = 3.5;
+  hp.max_L = max_L, hp.num_interactions = layers, hp.correlation = correlation, hp.interaction_first = first, hp.avg_num_neighbors = 3;
+  return hp;
+}
+Potential potential(const Hyperparameters& hp) { return Potential(hp, initial_tensors(hp, {-1, -2}, 3)); }
+
+constexpr double cell[9] = {4.1, 0, 0, 0.3, 4.4, 0, -0.2, 0.5, 3.9};
+
+GraphData structure(unsigned seed, int n, std::vector<double>* positions = nullptr) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<double> unit(0, 1);
+  std::vector<double> x;
+  if (positions && !positions->empty()) x = *positions;
+  else
+    for (int i = 0; i < n; ++i)
+      for (int k = 0; k < 3; ++k) x.push_back(1.9 * ((i >> k) & 1) + 0.3 * unit(engine));
+  if (positions) *positions = x;
+  const Neighbors found = find_neighbors(n, x.data(), cell, {true, true, false}, 3.5);
+  GraphData g;
+  g.first = found.first, g.sender = found.sender, g.vec = found.vec;
+  g.head = {0};
+  for (int i = 0; i < n; ++i) g.species.push_back((i * 7 + seed) % 3 == 0), g.graph_of.push_back(0);
+  return g;
+}
+
+struct Shape {
+  int max_L, layers, correlation;
+  const char* first;
+};
+const Shape shapes[] = {{0, 2, 3, "RealAgnosticResidualInteractionBlock"}, {1, 2, 3, "RealAgnosticInteractionBlock"}, {2, 2, 2, "RealAgnosticResidualInteractionBlock"},
+                        {1, 3, 1, "RealAgnosticResidualInteractionBlock"}, {1, 1, 3, "RealAgnosticInteractionBlock"}};
+class Model : public testing::TestWithParam<Shape> {
+ protected:
+  Hyperparameters hp = hyperparameters(GetParam().max_L, GetParam().layers, GetParam().first, GetParam().correlation);
+};
+
+TEST_P(Model, EdgeGradientsAreDerivativesOfTheEnergy) {
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  GraphData g = structure(1, 6);
+  NoExchange none;
+  Evaluation result, moved;
+  evaluator->compute(g.view(), none, {}, result);
+  const double h = 1e-5;
+  for (std::size_t k = 0; k < g.vec.size(); k += 11) {
+    const double at = g.vec[k];
+    double energy[2];
+    for (int side = 0; side < 2; ++side) {
+      g.vec[k] = at + (side ? -h : h);
+      evaluator->compute(g.view(), none, {false, false}, moved);
+      energy[side] = moved.energy[0];
+    }
+    g.vec[k] = at;
+    EXPECT_NEAR((energy[0] - energy[1]) / (2 * h), result.edge_gradient[k], 1e-7) << k;
+  }
+}
+
+TEST_P(Model, ParameterGradientsAreDerivativesOfTheLoss) {
+  const Potential p = potential(hp);
+  const auto model = make_differentiable(p, Precision::float64);
+  const GraphData g = structure(2, 5);
+  std::mt19937 engine(9);
+  std::normal_distribution<double> normal;
+  std::vector<double> vec_dot(g.vec.size());
+  for (double& v : vec_dot) v = 0.1 * normal(engine);
+  const double seed = 0.7;
+  Evaluation result;
+  const auto loss = [&] {  // linear in energy and gradient, so its derivative is exactly what parameter_gradient returns
+    model->evaluate(g.view(), true, result);
+    double sum = seed * result.energy[0];
+    for (std::size_t k = 0; k < vec_dot.size(); ++k) sum += vec_dot[k] * result.edge_gradient[k];
+    return sum;
+  };
+  loss();
+  std::vector<std::vector<double>> gradient;
+  std::vector<double*> pointers;
+  for (const auto& parameter : model->parameters()) {
+    std::int64_t size = 1;
+    for (auto extent : parameter.shape) size *= extent;
+    gradient.emplace_back(size);
+  }
+  for (auto& one : gradient) pointers.push_back(one.data());
+  model->parameter_gradient(g.view(), &seed, vec_dot.data(), pointers);
+  for (std::size_t index = 0; index < gradient.size(); ++index) {
+    std::vector<double> value = p.tensors().at(model->parameters()[index].name).real;
+    double largest = 1e-3;
+    for (double x : gradient[index]) largest = std::max(largest, std::abs(x));
+    for (std::size_t k = 0; k < value.size(); k += 1 + value.size() / 5) {
+      const double at = value[k], h = 1e-5;
+      double side[2];
+      for (int s = 0; s < 2; ++s) {
+        value[k] = at + (s ? -h : h);
+        model->set_parameter(static_cast<int>(index), value.data());
+        side[s] = loss();
+      }
+      value[k] = at;
+      model->set_parameter(static_cast<int>(index), value.data());
+      EXPECT_NEAR((side[0] - side[1]) / (2 * h), gradient[index][k], 1e-6 * largest) << model->parameters()[index].name << "[" << k << "]";
+    }
+  }
+}
+
+// Ghost rows that copy owned rows, as another rank's would.
+struct CopyExchange final : Exchange {
+  int num_nodes;
+  std::vector<int> owner;
+  template <class T>
+  void copy(T* rows, int columns) {
+    for (std::size_t g = 0; g < owner.size(); ++g) std::copy_n(rows + static_cast<long>(owner[g]) * columns, columns, rows + (num_nodes + static_cast<long>(g)) * columns);
+  }
+  template <class T>
+  void add(T* rows, int columns) {
+    for (std::size_t g = 0; g < owner.size(); ++g)
+      for (int k = 0; k < columns; ++k) rows[static_cast<long>(owner[g]) * columns + k] += rows[(num_nodes + static_cast<long>(g)) * columns + k];
+  }
+  void forward(double* rows, int columns) override { copy(rows, columns); }
+  void forward(float* rows, int columns) override { copy(rows, columns); }
+  void reverse(double* rows, int columns) override { add(rows, columns); }
+  void reverse(float* rows, int columns) override { add(rows, columns); }
+};
+
+TEST_P(Model, GhostsGiveTheSameResultAsOwners) {
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  GraphData g = structure(4, 6);
+  NoExchange none;
+  Evaluation expected, got;
+  evaluator->compute(g.view(), none, {}, expected);
+  CopyExchange exchange;
+  exchange.num_nodes = 6;
+  for (std::size_t e = 0; e < g.sender.size(); e += 2) {  // every other edge comes from a ghost of its own
+    exchange.owner.push_back(g.sender[e]);
+    g.species.push_back(g.species[g.sender[e]]);
+    g.sender[e] = 6 + g.num_ghosts++;
+  }
+  evaluator->compute(g.view(), exchange, {}, got);
+  for (int i = 0; i < 6; ++i) EXPECT_NEAR(got.node_energy[i], expected.node_energy[i], 1e-12);
+  for (std::size_t k = 0; k < expected.edge_gradient.size(); ++k) EXPECT_NEAR(got.edge_gradient[k], expected.edge_gradient[k], 1e-12);
+}
+
+TEST_P(Model, BatchesEqualSingleStructures) {
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  NoExchange none;
+  GraphData batch;
+  std::vector<double> energies;
+  for (unsigned s = 0; s < 3; ++s) {
+    const GraphData one = structure(s, 3 + s);
+    Evaluation result;
+    evaluator->compute(one.view(), none, {}, result);
+    energies.push_back(result.energy[0]);
+    const int before = static_cast<int>(batch.species.size()), edges = batch.first.back();
+    for (std::size_t i = 1; i < one.first.size(); ++i) batch.first.push_back(edges + one.first[i]), batch.graph_of.push_back(s);
+    for (int sender : one.sender) batch.sender.push_back(before + sender);
+    batch.vec.insert(batch.vec.end(), one.vec.begin(), one.vec.end());
+    batch.species.insert(batch.species.end(), one.species.begin(), one.species.end());
+    batch.head.push_back(0);
+  }
+  Evaluation result;
+  evaluator->compute(batch.view(), none, {}, result);
+  for (int s = 0; s < 3; ++s) EXPECT_NEAR(result.energy[s], energies[s], 1e-12);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::ValuesIn(shapes));
+
+TEST(Evaluator, RepeatsBitForBit) {
+  const auto evaluator = make_evaluator(potential(hyperparameters(1, 2, "RealAgnosticResidualInteractionBlock")), Precision::float32);
+  const GraphData g = structure(1, 8);
+  NoExchange none;
+  Evaluation a, b;
+  evaluator->compute(g.view(), none, {}, a);
+  evaluator->compute(g.view(), none, {}, b);
+  EXPECT_EQ(a.node_energy, b.node_energy);
+  EXPECT_EQ(a.edge_gradient, b.edge_gradient);
+}
+
+TEST(Evaluator, AcceptsAnEmptyGraphAndRefusesWrongOnes) {
+  const auto evaluator = make_evaluator(potential(hyperparameters(1, 2, "RealAgnosticResidualInteractionBlock")), Precision::float64);
+  NoExchange none;
+  Evaluation result;
+  GraphData empty;
+  empty.head = {0};
+  evaluator->compute(empty.view(), none, {}, result);
+  EXPECT_EQ(result.energy, std::vector<double>{0.0});
+  GraphData g = structure(1, 4);
+  g.species[2] = 5;
+  EXPECT_THROW(evaluator->compute(g.view(), none, {}, result), InputError);
+  g = structure(1, 4);
+  g.sender[0] = 99;
+  EXPECT_THROW(evaluator->compute(g.view(), none, {}, result), ShapeError);
+  g = structure(1, 4);
+  g.vec[3] = NAN;
+  EXPECT_THROW(evaluator->compute(g.view(), none, {}, result), InputError);
+}
+
+}  // namespace
+}  // namespace macekit
