@@ -9,7 +9,7 @@ mkdir -p run
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 
 echo "== 1/4 train (config.yaml) =="
-macekit train config.yaml --work_dir run
+macekit train config.yaml --work_dir run --restart no
 echo
 echo "== 2/4 LAMMPS, 1000 steps of NVE on 2 ranks =="
 python - <<'PYTHON'
@@ -27,9 +27,9 @@ grep -E 'Loop time|katom-step' run/log.lammps | tail -n 2
 python plot_energy.py run/thermo.txt run/energy.png "$(cat run/num_atoms)"
 echo
 echo "== 3/4 ASE =="
-python relax.py run/water.mace run/relaxed.extxyz
+python -W ignore::RuntimeWarning relax.py run/water.mace run/relaxed.extxyz
 echo
 echo "== 4/4 results in examples/water/run =="
-for file in water.mace water_curve.png energy.png relaxed.extxyz; do
+for file in water.mace water.curve.png water.parity-test.png energy.png relaxed.extxyz; do
   [ -s "run/$file" ] && echo "  $file" || { echo "missing: run/$file"; exit 1; }
 done
