@@ -21,7 +21,7 @@ axes[0].legend(frameon=False, ncols=3)
 axes[0].set_title(f"NVE of {num_atoms} atoms, 1000 steps of 0.25 fs")
 axes[1].plot(time, (total - total[0]) * per_atom, color="black")
 axes[1].set(xlabel="time, ps", ylabel="total energy, meV/atom")
-axes[1].text(0.02, 0.9, f"drift {drift:.3f} meV/atom/ps", transform=axes[1].transAxes)
+axes[1].text(0.98, 0.06, f"drift {drift:.3f} meV/atom/ps", ha="right", transform=axes[1].transAxes)
 figure.savefig(out, dpi=150)
 swing = np.ptp(total) * per_atom
 print(f"energy conservation over {time[-1]:.2f} ps: drift {drift:.4f} meV/atom/ps, largest swing {swing:.4f} meV/atom, "
