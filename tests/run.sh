@@ -12,5 +12,6 @@ else
   unset MACEKIT_SHARED
   echo "macekit: no shared reference cases; parity tests use cases made here with mace-torch"
 fi
-ctest --test-dir "$build" --output-on-failure -j 2
+export GOMP_SPINCOUNT=1000 KOKKOS_DISABLE_WARNINGS=1
+ctest --test-dir "$build" --output-on-failure --progress -j 2 | tail -n 30
 python -m pytest tests -q -x "$@"

@@ -177,7 +177,9 @@ TEST_P(Model, BatchesEqualSingleStructures) {
   for (int s = 0; s < 3; ++s) EXPECT_NEAR(result.energy[s], energies[s], 1e-12);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::ValuesIn(shapes));
+INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::ValuesIn(shapes), [](const auto& info) {
+  return "L" + std::to_string(info.param.max_L) + "_layers" + std::to_string(info.param.layers) + "_correlation" + std::to_string(info.param.correlation);
+});
 
 TEST(Evaluator, RepeatsBitForBit) {
   const auto evaluator = make_evaluator(potential(hyperparameters(1, 2, "RealAgnosticResidualInteractionBlock")), Precision::float32);
