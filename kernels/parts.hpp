@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <Kokkos_Core.hpp>
-#include <vector>
 
 namespace macekit {
 
 /// Work is cut into as many contiguous parts as there are threads. Sums over parts are taken in order of the parts, so
 /// results repeat bit for bit at a fixed number of threads.
-inline int num_parts() { return Kokkos::DefaultHostExecutionSpace().concurrency(); }
+int num_parts();
 
-/// body(part) for every part.
+/// Calls body(data, part) for every part, on Kokkos's host threads.
+void run_parts(const char* label, int parts, void (*body)(const void* data, int part), const void* data);
+
+/// body(part) for every part. Kernel sources see Kokkos through this door only: they are compiled for instruction sets, and
+/// by compilers, that Kokkos's own headers may not be (isa.hpp).
 template <class Body>
 void for_parts(const char* label, int parts, const Body& body) {
   if (parts == 1) return body(0);
-  Kokkos::parallel_for(label, Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace, Kokkos::Schedule<Kokkos::Static>>(0, parts, Kokkos::ChunkSize(1)),
-                       [&](const int part) { body(part); });
+  run_parts(label, parts, [](const void* data, int part) { (*static_cast<const Body*>(data))(part); }, &body);
 }
 
 /// First element of `part` when `count` elements are cut evenly.
