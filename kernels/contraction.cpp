@@ -1,116 +1,24 @@
 // SPDX-License-Identifier: MIT
-// One vector of channels of one atom at a time; the inputs and the pair products stay in the L1 cache, the coefficients
-// stream. The adjoint recomputes the inner sums. For gradients of coefficients (dual numbers) the threads split the
-// channels, so every coefficient is summed by one thread in the order of atoms.
+// Atoms, split evenly over threads. For gradients of coefficients (dual numbers) the threads split the channels, so every
+// coefficient is summed by one thread in the order of atoms.
 #include "kernels/contraction.hpp"
 
+#include "kernels/kernel_list.hpp"
 #include "kernels/parts.hpp"
 
 #include "kernels/isa.hpp"
+#include "kernels/contraction_body.hpp"
 
 namespace macekit::MACEKIT_ISA {
-namespace {
-constexpr int max_inputs = 16, max_pairs = max_inputs * (max_inputs + 1) / 2;
-
-template <class N>
-struct Position {  // of one vector of channels of one atom
-  const scalar_t<N>* coefficient;
-  const scalar_t<N>* A;
-  long row, plane;
-};
-
-template <class N>
-Position<N> position(const ContractionArgs<N>& a, int i, int c) {
-  using T = scalar_t<N>;
-  constexpr int line = 64 / sizeof(T);
-  const long block = static_cast<long>(a.species[i]) * (a.channels / line) + c / line;
-  const long row = static_cast<long>(planes<N>) * a.channels;
-  return {a.coefficient + block * a.tables->num_coefficients * line + c % line, a.A + static_cast<long>(i) * a.tables->num_inputs * row + c, row, a.channels};
-}
-
-template <class N>
-MACEKIT_INLINE void load_inputs(const ContractionTables& t, const Position<N>& at, Pack<N>* x, Pack<N>* product) {
-  for (int k = 0; k < t.num_inputs; ++k) x[k] = load<N>(at.A + k * at.row, at.plane);
-  for (std::size_t p = 0; p < t.pairs.size(); ++p) product[p] = x[t.pairs[p].a] * x[t.pairs[p].b];
-}
-
-template <class N>
-void evaluate(const ContractionTables& t, const Position<N>& at, scalar_t<N>* B) {
-  using T = scalar_t<N>;
-  constexpr int line = 64 / sizeof(T);
-  Pack<N> x[max_inputs], product[max_pairs];
-  load_inputs<N>(t, at, x, product);
-  const T* k = at.coefficient;
-  for (std::size_t o = 0; o < t.outputs.size(); ++o) {
-    const auto& output = t.outputs[o];
-    Pack<N> sum = zero<N>();
-    for (int q = output.first_linear; q < output.end_linear; ++q, k += line) sum += load_vector(k) * x[t.linear_factors[q]];
-    for (int q = output.first_group; q < output.end_group; ++q) {
-      const auto& group = t.groups[q];
-      Pack<N> inner = zero<N>();
-      if (group.constant) inner = inner + load_vector(k), k += line;
-      for (int f = group.first_factor; f < group.end_factor; ++f, k += line) inner += load_vector(k) * x[t.factors[f]];
-      sum += inner * product[group.pair];
-    }
-    store<N>(B + static_cast<long>(o) * at.row, at.plane, sum);
-  }
-}
-
-template <class N>
-void evaluate_adjoint(const ContractionTables& t, const Position<N>& at, const scalar_t<N>* B_bar, scalar_t<N>* A_bar, scalar_t<N>* coefficient_bar) {
-  using T = scalar_t<N>;
-  constexpr int line = 64 / sizeof(T);
-  Pack<N> x[max_inputs], product[max_pairs], x_bar[max_inputs], product_bar[max_pairs];
-  load_inputs<N>(t, at, x, product);
-  for (int k = 0; k < t.num_inputs; ++k) x_bar[k] = zero<N>();
-  for (std::size_t p = 0; p < t.pairs.size(); ++p) product_bar[p] = zero<N>();
-  const T* k = at.coefficient;
-  [[maybe_unused]] T* k_bar = coefficient_bar;
-  const auto gradient = [&]([[maybe_unused]] Pack<N> value) {
-    if constexpr (is_dual<N>) store_vector(k_bar, load_vector(k_bar) + value.d), k_bar += line;
-  };
-  for (std::size_t o = 0; o < t.outputs.size(); ++o) {
-    const auto& output = t.outputs[o];
-    const Pack<N> g = load<N>(B_bar + static_cast<long>(o) * at.row, at.plane);
-    for (int q = output.first_linear; q < output.end_linear; ++q, k += line) {
-      x_bar[t.linear_factors[q]] += load_vector(k) * g;
-      gradient(g * x[t.linear_factors[q]]);
-    }
-    for (int q = output.first_group; q < output.end_group; ++q) {
-      const auto& group = t.groups[q];
-      const Pack<N> outer = g * product[group.pair];
-      Pack<N> inner = zero<N>();
-      if (group.constant) {
-        inner = inner + load_vector(k), k += line;
-        gradient(outer);
-      }
-      for (int f = group.first_factor; f < group.end_factor; ++f, k += line) {
-        const Vector<T> coefficient = load_vector(k);
-        const int a = t.factors[f];
-        inner += coefficient * x[a];
-        x_bar[a] += coefficient * outer;
-        gradient(outer * x[a]);
-      }
-      product_bar[group.pair] += g * inner;
-    }
-  }
-  for (std::size_t p = 0; p < t.pairs.size(); ++p) {
-    x_bar[t.pairs[p].a] += product_bar[p] * x[t.pairs[p].b];
-    x_bar[t.pairs[p].b] += product_bar[p] * x[t.pairs[p].a];
-  }
-  for (int q = 0; q < t.num_inputs; ++q) add<N>(A_bar + q * at.row, at.plane, x_bar[q]);
-}
-
-}  // namespace
 
 template <class N>
 void contraction(const ContractionArgs<N>& a) {
   using T = scalar_t<N>;
   const int parts = num_parts();
-  const long out_row = static_cast<long>(a.tables->outputs.size()) * planes<N> * a.channels;
+  const long out_row = static_cast<long>(a.tables.num_outputs) * planes<N> * a.channels;
   for_parts("macekit::contraction", parts, [&](int part) {
     for (int i = part_begin(a.num_nodes, part, parts); i < part_begin(a.num_nodes, part + 1, parts); ++i)
-      for (int c = 0; c < a.channels; c += lanes<T>) evaluate<N>(*a.tables, position(a, i, c), a.B + i * out_row + c);
+      for (int c = 0; c < a.channels; c += lanes<T>) evaluate<N>(a.tables, position(a, i, c), a.B + i * out_row + c);
   });
 }
 
@@ -120,11 +28,11 @@ void contraction_adjoint(const ContractionAdjointArgs<N>& args) {
   constexpr int line = 64 / sizeof(T);
   const ContractionArgs<N>& a = args.forward;
   const int parts = num_parts(), blocks = a.channels / line;
-  const long out_row = static_cast<long>(a.tables->outputs.size()) * planes<N> * a.channels;
+  const long out_row = static_cast<long>(a.tables.num_outputs) * planes<N> * a.channels;
   const auto one = [&](int i, int c) {
     const Position<N> at = position(a, i, c);
     T* gradient = is_dual<N> ? args.coefficient_bar + (at.coefficient - a.coefficient) : nullptr;
-    evaluate_adjoint<N>(*a.tables, at, args.B_bar + i * out_row + c, args.A_bar + (at.A - a.A), gradient);
+    evaluate_adjoint<N>(a.tables, at, args.B_bar + i * out_row + c, args.A_bar + (at.A - a.A), gradient);
   };
   for_parts("macekit::contraction_adjoint", parts, [&](int part) {
     if constexpr (is_dual<N>) {
@@ -137,13 +45,8 @@ void contraction_adjoint(const ContractionAdjointArgs<N>& args) {
   });
 }
 
-#define MACEKIT_INSTANTIATE(N)                             \
-  template void contraction<N>(const ContractionArgs<N>&); \
-  template void contraction_adjoint<N>(const ContractionAdjointArgs<N>&);
-MACEKIT_INSTANTIATE(double)
-MACEKIT_INSTANTIATE(float)
-MACEKIT_INSTANTIATE(Dual<double>)
-MACEKIT_INSTANTIATE(Dual<float>)
+MACEKIT_INSTANTIATE(contraction, ContractionArgs)
+MACEKIT_INSTANTIATE(contraction_adjoint, ContractionAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

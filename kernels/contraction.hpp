@@ -40,11 +40,26 @@ struct ContractionTables {
 /// @param bases  for each l_out = 0, 1, .. the U tensors of orders 1 .. correlation
 ContractionTables contraction_tables(const std::vector<std::vector<SparseU>>& bases, int num_inputs);
 
+/// The same without ownership, in memory that the kernel reads.
+struct ContractionView {
+  const ContractionTables::Pair* pairs;
+  const ContractionTables::Group* groups;
+  const ContractionTables::Output* outputs;
+  const int *linear_factors, *factors;
+  int num_pairs, num_outputs, num_coefficients, num_inputs;
+};
+/// @param place  gives, for a vector, the address at which the kernel finds its content
+template <class Place>
+ContractionView view(const ContractionTables& t, const Place& place) {
+  return {place(t.pairs), place(t.groups), place(t.outputs), place(t.linear_factors), place(t.factors), static_cast<int>(t.pairs.size()),
+          static_cast<int>(t.outputs.size()), t.num_coefficients, t.num_inputs};
+}
+
 /// Coefficients lie as [species][channels/line][num_coefficients][line] with line = 64 bytes of channels, so that one
 /// channel block of one element is read as a stream.
 template <class N>
 struct ContractionArgs {
-  const ContractionTables* tables;
+  ContractionView tables;
   int num_nodes;
   int channels;                     ///< padded
   const int* species;               ///< [N]
@@ -52,8 +67,6 @@ struct ContractionArgs {
   const scalar_t<N>* A;             ///< [N][num_inputs][planes][channels]
   scalar_t<N>* B;                   ///< [N][outputs][planes][channels], overwritten
 };
-template <class N>
-void contraction(const ContractionArgs<N>&);
 
 /// A_bar += ..; dual numbers: coefficient_bar += tangent of the gradient.
 template <class N>
@@ -63,7 +76,5 @@ struct ContractionAdjointArgs {
   scalar_t<N>* A_bar;
   scalar_t<N>* coefficient_bar;  ///< dual numbers
 };
-template <class N>
-void contraction_adjoint(const ContractionAdjointArgs<N>&);
 
 }  // namespace macekit

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/kernel_list.hpp"
 #include "kernels/parts.hpp"
 
 #include "kernels/isa.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/convolution_body.hpp"
 
 namespace macekit::MACEKIT_ISA {
 namespace {
@@ -41,13 +43,7 @@ void path_forward(const Edges<N>& edges, int l1, int path, int b_offset, scalar_
       const Pack<N> R = load<N>(edges.R + e * planes<N> * edges.R_plane + static_cast<long>(path) * C + c, edges.R_plane);
       const T* u = edges.u + edges.sender[e] * edges.u_row + l1 * l1 * row + c;
       const T* B = edges.B + static_cast<long>(e) * planes<N> * edges.num_b + b_offset;
-      Pack<N> Ru[D1];
-#pragma GCC unroll 5
-      for (int m1 = 0; m1 < D1; ++m1) Ru[m1] = R * load<N>(u + m1 * row, C);
-#pragma GCC unroll 7
-      for (int mo = 0; mo < D3; ++mo)
-#pragma GCC unroll 5
-        for (int m1 = 0; m1 < D1; ++m1) sum[mo] += splat<N>(B + mo * D1 + m1, edges.num_b) * Ru[m1];
+      add_message<N, D1, D3>(R, u, row, C, B, edges.num_b, sum);
     }
     for (int mo = 0; mo < D3; ++mo) store<N>(A + mo * row + c, C, sum[mo]);
   }
@@ -59,75 +55,35 @@ void path_adjoint(int C, const scalar_t<N>* R, long R_plane, const scalar_t<N>* 
                   scalar_t<N>* R_bar, scalar_t<N>* u_bar, scalar_t<N>* B_bar) {
   using T = scalar_t<N>;
   const long row = static_cast<long>(planes<N>) * C;
-  [[maybe_unused]] Pack<N> b_sum[D3][D1];
-  if constexpr (!is_dual<N>)
-    for (int mo = 0; mo < D3; ++mo)
-      for (int m1 = 0; m1 < D1; ++m1) b_sum[mo][m1] = zero<N>();
+  [[maybe_unused]] Pack<N> b_sum[D3 * D1];
+  for (int k = 0; k < D3 * D1; ++k) b_sum[k] = zero<N>();
   for (int c = 0; c < C; c += lanes<T>) {
     const Pack<N> r = load<N>(R + c, R_plane);
-    Pack<N> x[D1], v[D1];
-#pragma GCC unroll 5
-    for (int m1 = 0; m1 < D1; ++m1) x[m1] = load<N>(u + m1 * row + c, C), v[m1] = zero<N>();
-    [[maybe_unused]] Pack<N> rx[D1];
-#pragma GCC unroll 5
-    for (int m1 = 0; m1 < D1; ++m1) rx[m1] = r * x[m1];
-#pragma GCC unroll 7
-    for (int mo = 0; mo < D3; ++mo) {
-      const Pack<N> g = load<N>(A_bar + mo * row + c, C);
-#pragma GCC unroll 5
-      for (int m1 = 0; m1 < D1; ++m1) {
-        v[m1] += splat<N>(B + mo * D1 + m1, num_b) * g;
-        if constexpr (!is_dual<N>) b_sum[mo][m1] += g * rx[m1];
-      }
-    }
-    Pack<N> r_bar = v[0] * x[0];
-#pragma GCC unroll 5
-    for (int m1 = 1; m1 < D1; ++m1) r_bar += v[m1] * x[m1];
-    store<N>(R_bar + c, R_plane, r_bar);
-    if (u_bar)
-#pragma GCC unroll 5
-      for (int m1 = 0; m1 < D1; ++m1) add<N>(u_bar + m1 * row + c, C, r * v[m1]);
+    Pack<N> v[D1];
+    store<N>(R_bar + c, R_plane, message_adjoint<N, D1, D3>(r, u + c, row, C, B, num_b, A_bar + c, v, b_sum));
+    if (!u_bar) continue;
+    MACEKIT_UNROLL
+    for (int m1 = 0; m1 < D1; ++m1) add<N>(u_bar + m1 * row + c, C, r * v[m1]);
   }
   if constexpr (!is_dual<N>)
-    for (int mo = 0; mo < D3; ++mo)
-      for (int m1 = 0; m1 < D1; ++m1) B_bar[mo * D1 + m1] = sum_lanes<T>(b_sum[mo][m1]);
-}
-
-// Calls f.template operator()<2l1+1, 2l3+1>().
-template <class F>
-MACEKIT_INLINE void with_sizes(int l1, int l3, const F& f) {
-  switch (l1 * 4 + l3) {
-#define MACEKIT_SIZES(a, b) case a * 4 + b: return f.template operator()<2 * a + 1, 2 * b + 1>();
-    MACEKIT_SIZES(0, 0) MACEKIT_SIZES(0, 1) MACEKIT_SIZES(0, 2) MACEKIT_SIZES(0, 3)
-    MACEKIT_SIZES(1, 0) MACEKIT_SIZES(1, 1) MACEKIT_SIZES(1, 2) MACEKIT_SIZES(1, 3)
-    MACEKIT_SIZES(2, 0) MACEKIT_SIZES(2, 1) MACEKIT_SIZES(2, 2) MACEKIT_SIZES(2, 3)
-#undef MACEKIT_SIZES
-  }
-}
-
-template <class N>
-void build_B(const ConvolutionPaths& t, const scalar_t<N>* Y, int lm, scalar_t<N>* B) {
-  for (int plane = 0; plane < planes<N>; ++plane) {
-    for (int k = 0; k < t.num_b; ++k) B[plane * t.num_b + k] = 0;
-    for (const auto& term : t.terms) B[plane * t.num_b + term.b] += scalar_t<N>(term.coefficient) * Y[plane * lm + term.y];
-  }
+    for (int k = 0; k < D3 * D1; ++k) B_bar[k] = sum_lanes<T>(b_sum[k]);
 }
 
 // R and B of the edges of atom i.
 template <class N>
 Edges<N> prepare(const ConvolutionArgs<N>& a, int i, std::vector<scalar_t<N>>& R, std::vector<scalar_t<N>>& B) {
   using T = scalar_t<N>;
-  const Graph& g = *a.graph;
-  const ConvolutionPaths& t = *a.tables;
+  const Graph& g = a.graph;
+  const ConvolutionView& t = a.tables;
   const int e0 = g.first[i], count = g.first[i + 1] - e0, lm = (t.max_ell + 1) * (t.max_ell + 1);
-  const int R_plane = static_cast<int>(t.paths.size()) * a.channels;
+  const int R_plane = t.num_paths * a.channels;
   const std::size_t R_size = static_cast<std::size_t>(count) * planes<N> * R_plane, B_size = static_cast<std::size_t>(count) * planes<N> * t.num_b;
   if (R.size() < R_size) R.resize(R_size);
   if (B.size() < B_size) B.resize(B_size);
   gemm<T>(count * planes<N>, a.hidden_width, R_plane, a.hidden + static_cast<long>(e0) * planes<N> * a.hidden_width, {a.hidden_width}, a.weight,
           R_plane, R.data(), {R_plane}, false);
   for (int e = 0; e < count; ++e)
-    build_B<N>(t, a.Y + static_cast<long>(e0 + e) * planes<N> * lm, lm, B.data() + static_cast<std::size_t>(e) * planes<N> * t.num_b);
+    build_B<N>(t, a.Y + static_cast<long>(e0 + e) * planes<N> * lm, B.data() + static_cast<std::size_t>(e) * planes<N> * t.num_b);
   return {count, g.sender + e0, a.u, static_cast<long>(t.in_components) * planes<N> * a.channels, R.data(), R_plane, B.data(), t.num_b, a.channels};
 }
 
@@ -136,8 +92,8 @@ Edges<N> prepare(const ConvolutionArgs<N>& a, int i, std::vector<scalar_t<N>>& R
 template <class N>
 void convolution(const ConvolutionArgs<N>& a) {
   using T = scalar_t<N>;
-  const Graph& g = *a.graph;
-  const ConvolutionPaths& t = *a.tables;
+  const Graph& g = a.graph;
+  const ConvolutionView& t = a.tables;
   const int parts = num_parts();
   for_parts("macekit::convolution", parts, [&](int part) {
     std::vector<T> R, B;
@@ -145,7 +101,7 @@ void convolution(const ConvolutionArgs<N>& a) {
     for (int i = part_begin_by_edges(g.first, g.num_nodes, part, parts); i < end; ++i) {
       const Edges<N> edges = prepare(a, i, R, B);
       T* A = a.A + static_cast<long>(i) * t.num_out * planes<N> * a.channels;
-      for (int p = 0; p < static_cast<int>(t.paths.size()); ++p) {
+      for (int p = 0; p < t.num_paths; ++p) {
         const auto& path = t.paths[p];
         T* out = A + static_cast<long>(path.out_offset) * planes<N> * a.channels;
         with_sizes(path.l1, path.l3, [&]<int D1, int D3>() { path_forward<N, D1, D3>(edges, path.l1, p, path.b_offset, out); });
@@ -158,9 +114,9 @@ template <class N>
 void convolution_adjoint(const ConvolutionAdjointArgs<N>& args) {
   using T = scalar_t<N>;
   const ConvolutionArgs<N>& a = args.forward;
-  const Graph& g = *a.graph;
-  const ConvolutionPaths& t = *a.tables;
-  const int parts = num_parts(), num_paths = static_cast<int>(t.paths.size()), lm = (t.max_ell + 1) * (t.max_ell + 1);
+  const Graph& g = a.graph;
+  const ConvolutionView& t = a.tables;
+  const int parts = num_parts(), num_paths = t.num_paths, lm = (t.max_ell + 1) * (t.max_ell + 1);
   const long row = static_cast<long>(planes<N>) * a.channels;
   const std::size_t u_size = static_cast<std::size_t>(g.num_rows) * t.in_components * row;
   const std::size_t w_size = static_cast<std::size_t>(a.hidden_width) * num_paths * a.channels;
@@ -193,7 +149,7 @@ void convolution_adjoint(const ConvolutionAdjointArgs<N>& args) {
         }
         if constexpr (!is_dual<N>) {
           T* Y_bar = args.Y_bar + static_cast<long>(g.first[i] + e) * lm;
-          for (const auto& term : t.terms) Y_bar[term.y] += T(term.coefficient) * B_bar[term.b];
+          for (int k = 0; k < t.num_terms; ++k) Y_bar[t.terms[k].y] += T(t.terms[k].coefficient) * B_bar[t.terms[k].b];
         }
       }
       const int e0 = g.first[i];
@@ -219,14 +175,8 @@ void convolution_adjoint(const ConvolutionAdjointArgs<N>& args) {
   });
 }
 
-template void convolution<double>(const ConvolutionArgs<double>&);
-template void convolution<float>(const ConvolutionArgs<float>&);
-template void convolution<Dual<double>>(const ConvolutionArgs<Dual<double>>&);
-template void convolution<Dual<float>>(const ConvolutionArgs<Dual<float>>&);
-template void convolution_adjoint<double>(const ConvolutionAdjointArgs<double>&);
-template void convolution_adjoint<float>(const ConvolutionAdjointArgs<float>&);
-template void convolution_adjoint<Dual<double>>(const ConvolutionAdjointArgs<Dual<double>>&);
-template void convolution_adjoint<Dual<float>>(const ConvolutionAdjointArgs<Dual<float>>&);
+MACEKIT_INSTANTIATE(convolution, ConvolutionArgs)
+MACEKIT_INSTANTIATE(convolution_adjoint, ConvolutionAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

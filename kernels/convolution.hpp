@@ -31,12 +31,24 @@ struct ConvolutionPaths {
 };
 ConvolutionPaths convolution_tables(int l_in_max, int max_ell);
 
+/// The same without ownership, in memory that the kernel reads.
+struct ConvolutionView {
+  const ConvolutionPaths::Path* paths;
+  const ConvolutionPaths::Term* terms;
+  int num_paths, num_terms, num_b, num_out, in_components, max_ell;
+};
+/// @param place  gives, for a vector, the address at which the kernel finds its content
+template <class Place>
+ConvolutionView view(const ConvolutionPaths& t, const Place& place) {
+  return {place(t.paths), place(t.terms), static_cast<int>(t.paths.size()), static_cast<int>(t.terms.size()), t.num_b, t.num_out, t.in_components, t.max_ell};
+}
+
 /// A[i] = sum over the edges that end at i of the messages of all paths; R[e] = hidden[e] W, the last layer of the
 /// radial MLP, is formed atom by atom in scratch memory.
 template <class N>
 struct ConvolutionArgs {
-  const Graph* graph;
-  const ConvolutionPaths* tables;
+  Graph graph;
+  ConvolutionView tables;
   int channels;                   ///< padded
   int hidden_width;               ///< padded
   const scalar_t<N>* weight;      ///< [hidden_width][paths * channels]
@@ -46,8 +58,6 @@ struct ConvolutionArgs {
   const scalar_t<N>* u;           ///< [num_rows][in_components][planes][channels]
   scalar_t<N>* A;                 ///< [N][num_out][planes][channels], overwritten
 };
-template <class N>
-void convolution(const ConvolutionArgs<N>&);
 
 /// Adjoint; every output is added to. Plain numbers give Y_bar and hidden_bar; dual numbers hidden_bar and weight_bar (the
 /// tangent of the gradient). u_bar may be null where nothing upstream needs it.
@@ -60,7 +70,5 @@ struct ConvolutionAdjointArgs {
   scalar_t<N>* hidden_bar;  ///< [E][planes][hidden_width]
   scalar_t<N>* weight_bar;  ///< dual numbers: [hidden_width][paths * channels]
 };
-template <class N>
-void convolution_adjoint(const ConvolutionAdjointArgs<N>&);
 
 }  // namespace macekit

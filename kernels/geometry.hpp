@@ -23,8 +23,6 @@ struct GeometryArgs {
   scalar_t<N>* Y;                ///< [E][planes][(max_ell+1)^2]
   scalar_t<N>* basis;            ///< [E][planes][padded(num_bessel)]; the padding is zeroed
 };
-template <class N>
-void geometry(const GeometryArgs<N>&);
 
 /// vec_bar[e] += Y_bar dY/dvec + basis_bar dbasis/dvec, in double.
 template <class T>
@@ -34,7 +32,5 @@ struct GeometryAdjointArgs {
   const T* basis_bar;
   double* vec_bar;  ///< [E][3]
 };
-template <class T>
-void geometry_adjoint(const GeometryAdjointArgs<T>&);
 
 }  // namespace macekit

@@ -4,13 +4,14 @@
 
 namespace macekit {
 
-/// Atoms and directed edges of one or many structures, as plain host arrays that the caller owns.
+/// Atoms and directed edges of one or many structures, as plain arrays that the caller owns.
 ///
 /// Rows 0 .. num_nodes-1 are atoms that receive messages ("owned"); rows num_nodes .. num_rows-1 are copies of atoms of
 /// other ranks ("ghosts"), which only send. Edges are sorted by receiver: edges first[i] .. first[i+1]-1 end at atom i.
 struct Graph {
   int num_nodes = 0;   ///< owned atoms, N
   int num_rows = 0;    ///< owned atoms and ghosts
+  int num_edges = 0;   ///< E
   int num_graphs = 1;  ///< structures, G
   const int* first = nullptr;     ///< [N+1] first edge of each receiver; first[N] = E
   const int* sender = nullptr;    ///< [E] row that sends along the edge
@@ -18,7 +19,6 @@ struct Graph {
   const int* species = nullptr;   ///< [num_rows] index into the potential's elements
   const int* graph_of = nullptr;  ///< [N] structure of each atom; null: all belong to structure 0
   const int* head = nullptr;      ///< [G] read-out head of each structure; null: head 0
-  int num_edges() const { return num_nodes ? first[num_nodes] : 0; }
 };
 
 /// The same, owning its arrays.
@@ -31,6 +31,7 @@ struct GraphData {
     Graph g;
     g.num_nodes = static_cast<int>(first.size()) - 1;
     g.num_rows = g.num_nodes + num_ghosts;
+    g.num_edges = static_cast<int>(sender.size());
     g.num_graphs = num_graphs();
     g.first = first.data(), g.sender = sender.data(), g.vec = vec.data(), g.species = species.data();
     g.graph_of = graph_of.data(), g.head = head.data();

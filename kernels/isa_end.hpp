@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-#if defined(__clang__)
+#if defined(MACEKIT_PORTABLE)
+#elif defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/kernel_list.hpp"
 #include "kernels/parts.hpp"
 
 #include "kernels/isa.hpp"
@@ -86,31 +87,24 @@ void linear_adjoint(const LinearAdjointArgs<N>& args) {
 }
 
 template <class N>
-void embed_species(int num_rows, const int* species, int channels, const scalar_t<N>* weight, scalar_t<N>* h) {
-  for (int r = 0; r < num_rows; ++r) {
-    scalar_t<N>* row = h + static_cast<long>(r) * planes<N> * channels;
-    std::copy_n(weight + static_cast<long>(species[r]) * channels, channels, row);
-    if constexpr (is_dual<N>) std::fill_n(row + channels, channels, scalar_t<N>(0));
+void embed_species(const EmbedArgs<N>& a) {
+  for (int r = 0; r < a.num_rows; ++r) {
+    scalar_t<N>* row = a.h + static_cast<long>(r) * planes<N> * a.channels;
+    std::copy_n(a.weight + static_cast<long>(a.species[r]) * a.channels, a.channels, row);
+    if constexpr (is_dual<N>) std::fill_n(row + a.channels, a.channels, scalar_t<N>(0));
   }
 }
 
-template <class N>
-void embed_species_adjoint(int num_rows, const int* species, int channels, const scalar_t<N>* h_bar, scalar_t<N>* weight_bar) {
-  static_assert(is_dual<N>);
-  for (int r = 0; r < num_rows; ++r)
-    for (int c = 0; c < channels; ++c) weight_bar[static_cast<long>(species[r]) * channels + c] += h_bar[(2L * r + 1) * channels + c];
+template <class T>
+void embed_species_adjoint(const EmbedAdjointArgs<T>& a) {
+  for (int r = 0; r < a.num_rows; ++r)
+    for (int c = 0; c < a.channels; ++c) a.weight_bar[static_cast<long>(a.species[r]) * a.channels + c] += a.h_bar[(2L * r + 1) * a.channels + c];
 }
 
-#define MACEKIT_INSTANTIATE(N)                            \
-  template void linear<N>(const LinearArgs<N>&);          \
-  template void linear_adjoint<N>(const LinearAdjointArgs<N>&); \
-  template void embed_species<N>(int, const int*, int, const scalar_t<N>*, scalar_t<N>*);
-MACEKIT_INSTANTIATE(double)
-MACEKIT_INSTANTIATE(float)
-MACEKIT_INSTANTIATE(Dual<double>)
-MACEKIT_INSTANTIATE(Dual<float>)
-template void embed_species_adjoint<Dual<double>>(int, const int*, int, const double*, double*);
-template void embed_species_adjoint<Dual<float>>(int, const int*, int, const float*, float*);
+MACEKIT_INSTANTIATE(linear, LinearArgs)
+MACEKIT_INSTANTIATE(linear_adjoint, LinearAdjointArgs)
+MACEKIT_INSTANTIATE(embed_species, EmbedArgs)
+MACEKIT_INSTANTIATE_SCALARS(embed_species_adjoint, EmbedAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

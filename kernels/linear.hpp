@@ -14,7 +14,7 @@ struct LinearBlock {
   int y_component;     ///< first component in y
   std::size_t weight;  ///< offset of [channels_in][channels_out] in the weight array
 };
-/// With species lists the weight depends on the element of the row: element z uses weight + z * species_stride.
+/// With a species stride the weight depends on the element of the row: element z uses weight + z * species_stride.
 template <class N>
 struct LinearArgs {
   int num_rows;
@@ -25,11 +25,10 @@ struct LinearArgs {
   const scalar_t<N>* weight_transposed;  ///< [channels_out][channels_in] per block; adjoint only
   const scalar_t<N>* x;                  ///< [num_rows][x_components][planes][channels_in]
   scalar_t<N>* y;                        ///< [num_rows][y_components][planes][channels_out], added to
-  const std::vector<std::vector<int>>* rows_of_species = nullptr;
   std::size_t species_stride = 0;
+  const int* species = nullptr;                                      ///< [num_rows]
+  const std::vector<std::vector<int>>* rows_of_species = nullptr;    ///< the same, sorted; on the host
 };
-template <class N>
-void linear(const LinearArgs<N>&);
 
 /// x_bar += W^T y_bar (unless null); dual numbers: weight_bar += tangent of x^T y_bar (unless null).
 template <class N>
@@ -40,13 +39,23 @@ struct LinearAdjointArgs {
   scalar_t<N>* weight_bar;
   std::size_t weight_size;
 };
-template <class N>
-void linear_adjoint(const LinearAdjointArgs<N>&);
 
 /// h[row][c] = weight[species[row]][c], and its adjoint for dual numbers: weight_bar[z][c] += h_bar.d.
 template <class N>
-void embed_species(int num_rows, const int* species, int channels, const scalar_t<N>* weight, scalar_t<N>* h);
-template <class N>
-void embed_species_adjoint(int num_rows, const int* species, int channels, const scalar_t<N>* h_bar, scalar_t<N>* weight_bar);
+struct EmbedArgs {
+  int num_rows;
+  int channels;                ///< padded
+  const int* species;          ///< [num_rows]
+  const scalar_t<N>* weight;   ///< [elements][channels]
+  scalar_t<N>* h;              ///< [num_rows][planes][channels], overwritten
+};
+template <class T>
+struct EmbedAdjointArgs {
+  int num_rows;
+  int channels;
+  const int* species;
+  const T* h_bar;   ///< [num_rows][2][channels]
+  T* weight_bar;    ///< [elements][channels]
+};
 
 }  // namespace macekit

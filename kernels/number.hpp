@@ -4,9 +4,7 @@
 #include <cmath>
 #include <type_traits>
 
-#ifndef MACEKIT_INLINE
-#define MACEKIT_INLINE inline __attribute__((always_inline))
-#endif
+#include "kernels/inline.hpp"
 
 namespace macekit {
 
@@ -36,7 +34,7 @@ inline constexpr bool is_dual = planes<N> == 2;
 
 /// Channels are padded to whole cache lines, so that no kernel has a remainder loop.
 template <class T>
-constexpr int padded(int count) {
+MACEKIT_INLINE constexpr int padded(int count) {
   constexpr int line = 64 / sizeof(T);
   return (count + line - 1) / line * line;
 }

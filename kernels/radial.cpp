@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/kernel_list.hpp"
 #include "kernels/parts.hpp"
 
 #include "kernels/isa.hpp"
@@ -99,14 +100,8 @@ void radial_adjoint(const RadialAdjointArgs<N>& args) {
       for (std::size_t k = offset[i]; k < offset[i + 1]; ++k) args.weight_bar[i][k - offset[i]] += gradient[part][k];
 }
 
-template void radial<double>(const RadialArgs<double>&);
-template void radial<float>(const RadialArgs<float>&);
-template void radial<Dual<double>>(const RadialArgs<Dual<double>>&);
-template void radial<Dual<float>>(const RadialArgs<Dual<float>>&);
-template void radial_adjoint<double>(const RadialAdjointArgs<double>&);
-template void radial_adjoint<float>(const RadialAdjointArgs<float>&);
-template void radial_adjoint<Dual<double>>(const RadialAdjointArgs<Dual<double>>&);
-template void radial_adjoint<Dual<float>>(const RadialAdjointArgs<Dual<float>>&);
+MACEKIT_INSTANTIATE(radial, RadialArgs)
+MACEKIT_INSTANTIATE(radial_adjoint, RadialAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

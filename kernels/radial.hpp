@@ -18,8 +18,6 @@ struct RadialArgs {
   const scalar_t<N>* basis;               ///< [E][planes][widths.front()]
   scalar_t<N>* hidden;                    ///< [E][planes][widths.back()], overwritten
 };
-template <class N>
-void radial(const RadialArgs<N>&);
 
 /// Adjoint. Plain numbers: basis_bar += .. ; dual numbers: weight_bar[i] += tangent of the gradient.
 template <class N>
@@ -29,7 +27,5 @@ struct RadialAdjointArgs {
   scalar_t<N>* basis_bar;                    ///< plain numbers: [E][widths.front()]
   std::vector<scalar_t<N>*> weight_bar;      ///< dual numbers: [widths[i]][widths[i+1]]
 };
-template <class N>
-void radial_adjoint(const RadialAdjointArgs<N>&);
 
 }  // namespace macekit

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/kernel_list.hpp"
 #include "kernels/parts.hpp"
 
 #include "kernels/isa.hpp"
@@ -103,13 +104,8 @@ void readout_adjoint(const ReadoutAdjointArgs<N>& args) {
   }
 }
 
-#define MACEKIT_INSTANTIATE(N)                     \
-  template void readout<N>(const ReadoutArgs<N>&); \
-  template void readout_adjoint<N>(const ReadoutAdjointArgs<N>&);
-MACEKIT_INSTANTIATE(double)
-MACEKIT_INSTANTIATE(float)
-MACEKIT_INSTANTIATE(Dual<double>)
-MACEKIT_INSTANTIATE(Dual<float>)
+MACEKIT_INSTANTIATE(readout, ReadoutArgs)
+MACEKIT_INSTANTIATE(readout_adjoint, ReadoutAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

@@ -24,8 +24,6 @@ struct ReadoutArgs {
   const scalar_t<N>* h;     ///< [N][components][planes][channels]
   double* node_energy;      ///< [N] added to; null: values are not wanted
 };
-template <class N>
-void readout(const ReadoutArgs<N>&);
 
 /// h_bar += scale * d out/dh, seeded with 1 (plain) or 1 + eps seed[i] (dual); dual: W1_bar, W2_bar += tangents.
 template <class N>
@@ -36,7 +34,5 @@ struct ReadoutAdjointArgs {
   scalar_t<N>* W1_bar;
   scalar_t<N>* W2_bar;
 };
-template <class N>
-void readout_adjoint(const ReadoutAdjointArgs<N>&);
 
 }  // namespace macekit

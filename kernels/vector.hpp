@@ -1,9 +1,40 @@
 // SPDX-License-Identifier: MIT
-// SIMD vectors of the instruction set being compiled (see isa.hpp): GCC's and Clang's vector extensions.
+// Vectors of the instruction set being compiled (see isa.hpp): GCC's and Clang's vector extensions, or single numbers in
+// portable sources, where a thread has one channel.
 #pragma once
 #include <cstdint>
 
 namespace macekit::MACEKIT_ISA {
+
+#ifdef MACEKIT_PORTABLE
+
+template <class T>
+using Vector = T;
+template <class T>
+inline constexpr int lanes = 1;
+template <class T>
+MACEKIT_INLINE T load_vector(const T* p) {
+  return *p;
+}
+template <class T>
+MACEKIT_INLINE void store_vector(T* p, T v) {
+  *p = v;
+}
+template <class T>
+MACEKIT_INLINE T broadcast(T x) {
+  return x;
+}
+template <class T>
+MACEKIT_INLINE T exponential(T x) {
+  return Kokkos::exp(x);
+}
+/// *p += v where other threads may add as well.
+template <class T>
+MACEKIT_INLINE void accumulate(T* p, T v) {
+  Kokkos::atomic_add(p, v);
+}
+
+#else
 
 template <class T>
 struct VectorType {
@@ -15,18 +46,6 @@ using Vector = typename VectorType<T>::type;
 template <class T>
 inline constexpr int lanes = MACEKIT_VECTOR_BYTES / sizeof(T);
 
-/// Vector of plain or dual numbers.
-template <class N>
-struct Packed {
-  using type = Vector<N>;
-};
-template <class T>
-struct Packed<Dual<T>> {
-  using type = Dual<Vector<T>>;
-};
-template <class N>
-using Pack = typename Packed<N>::type;
-
 template <class T>
 MACEKIT_INLINE Vector<T> load_vector(const T* p) {
   return *reinterpret_cast<const typename VectorType<T>::memory*>(p);
@@ -36,35 +55,9 @@ MACEKIT_INLINE void store_vector(T* p, Vector<T> v) {
   *reinterpret_cast<typename VectorType<T>::memory*>(p) = v;
 }
 
-/// `plane` is the distance from values to tangents.
-template <class N>
-MACEKIT_INLINE Pack<N> load(const scalar_t<N>* p, [[maybe_unused]] long plane) {
-  if constexpr (is_dual<N>) return {load_vector(p), load_vector(p + plane)};
-  else return load_vector(p);
-}
-template <class N>
-MACEKIT_INLINE void store(scalar_t<N>* p, [[maybe_unused]] long plane, Pack<N> x) {
-  if constexpr (is_dual<N>) store_vector(p, x.v), store_vector(p + plane, x.d);
-  else store_vector(p, x);
-}
-template <class N>
-MACEKIT_INLINE void add(scalar_t<N>* p, long plane, Pack<N> x) {
-  store<N>(p, plane, load<N>(p, plane) + x);
-}
-template <class N>
-MACEKIT_INLINE Pack<N> zero() {
-  if constexpr (is_dual<N>) return {Vector<scalar_t<N>>{}, Vector<scalar_t<N>>{}};
-  else return Vector<N>{};
-}
 template <class T>
 MACEKIT_INLINE Vector<T> broadcast(T x) {
   return Vector<T>{} + x;
-}
-/// One number for all lanes.
-template <class N>
-MACEKIT_INLINE Pack<N> splat(const scalar_t<N>* p, [[maybe_unused]] long plane) {
-  if constexpr (is_dual<N>) return {broadcast(p[0]), broadcast(p[plane])};
-  else return broadcast(p[0]);
 }
 template <class T>
 MACEKIT_INLINE T sum_lanes(Vector<T> v) {
@@ -94,6 +87,52 @@ MACEKIT_INLINE Vector<T> exponential(Vector<T> x) {
   return p * reinterpret_cast<Vector<T>>(scale);
 }
 
+/// *p += v; each gradient belongs to one thread here.
+template <class T>
+MACEKIT_INLINE void accumulate(T* p, Vector<T> v) {
+  store_vector(p, load_vector(p) + v);
+}
+
+#endif
+
+/// Vector of plain or dual numbers.
+template <class N>
+struct Packed {
+  using type = Vector<N>;
+};
+template <class T>
+struct Packed<Dual<T>> {
+  using type = Dual<Vector<T>>;
+};
+template <class N>
+using Pack = typename Packed<N>::type;
+
+/// `plane` is the distance from values to tangents.
+template <class N>
+MACEKIT_INLINE Pack<N> load(const scalar_t<N>* p, [[maybe_unused]] long plane) {
+  if constexpr (is_dual<N>) return {load_vector(p), load_vector(p + plane)};
+  else return load_vector(p);
+}
+template <class N>
+MACEKIT_INLINE void store(scalar_t<N>* p, [[maybe_unused]] long plane, Pack<N> x) {
+  if constexpr (is_dual<N>) store_vector(p, x.v), store_vector(p + plane, x.d);
+  else store_vector(p, x);
+}
+template <class N>
+MACEKIT_INLINE void add(scalar_t<N>* p, long plane, Pack<N> x) {
+  store<N>(p, plane, load<N>(p, plane) + x);
+}
+template <class N>
+MACEKIT_INLINE Pack<N> zero() {
+  if constexpr (is_dual<N>) return {Vector<scalar_t<N>>{}, Vector<scalar_t<N>>{}};
+  else return Vector<N>{};
+}
+/// One number for all lanes.
+template <class N>
+MACEKIT_INLINE Pack<N> splat(const scalar_t<N>* p, [[maybe_unused]] long plane) {
+  if constexpr (is_dual<N>) return {broadcast(p[0]), broadcast(p[plane])};
+  else return broadcast(p[0]);
+}
 /// silu(x) = x / (1 + exp(-x)) and its derivative, for vectors and their duals.
 template <class V> struct Silu { V value, slope; };
 template <class T>

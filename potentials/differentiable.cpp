@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "potentials/differentiable.hpp"
 
+#include <algorithm>
 #include <random>
 
 #include "kernels/error.hpp"
@@ -16,10 +17,11 @@ namespace {
 template <class T>
 class DifferentiableOf final : public Differentiable {
  public:
-  explicit DifferentiableOf(const Potential& potential)
-      : potential_(potential),
+  DifferentiableOf(const Potential& potential, Backend backend)
+      : backend_(backend),
+        potential_(potential),
         program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
-        weights_(program_),
+        weights_(program_, backend),
         constants_(potential.hyperparameters(), potential.tensors()) {
     make_executors();
     for (const auto& [name, shape] : trainable_shapes(potential.hyperparameters(), potential.tensors())) {
@@ -49,8 +51,8 @@ class DifferentiableOf final : public Differentiable {
     constants_.start(graph, result);
     NoExchange exchange;
     plain_->forward(graph, exchange, nullptr, result.node_energy.data());
-    result.edge_gradient.assign(gradient ? 3L * graph.num_edges() : 0, 0.0);
-    if (gradient) plain_->adjoint(graph, exchange, result.edge_gradient.data());
+    result.edge_gradient.assign(gradient ? 3L * graph.num_edges : 0, 0.0);
+    if (gradient) plain_->adjoint(exchange, result.edge_gradient.data());
     constants_.sum(graph, result);
     result.node_features.clear();
   }
@@ -64,8 +66,8 @@ class DifferentiableOf final : public Differentiable {
  private:
   void make_executors() {
     const ExecutorConstants constants = constants_.executor(potential_.hyperparameters(), potential_.tensors());
-    plain_ = std::make_unique<Executor<T>>(program_, weights_, constants);
-    dual_ = std::make_unique<Executor<Dual<T>>>(program_, weights_, constants);
+    plain_ = std::make_unique<Executor<T>>(program_, weights_, constants, backend_);
+    dual_ = std::make_unique<Executor<Dual<T>>>(program_, weights_, constants, backend_);
   }
   template <class S>
   void assign(int index, const S* data) {
@@ -77,11 +79,14 @@ class DifferentiableOf final : public Differentiable {
     require<ShapeError>(gradient.size() == parameters_.size(), "parameter_gradient: one array for each of ", parameters_.size(), " parameters");
     NoExchange exchange;
     dual_->forward(graph, exchange, vec_dot, nullptr);
-    dual_->parameter_adjoint(graph, exchange, energy_seed);
+    std::vector<double> seed(graph.num_nodes);
+    for (int i = 0; i < graph.num_nodes; ++i) seed[i] = energy_seed[graph.graph_of ? graph.graph_of[i] : 0];
+    dual_->parameter_adjoint(exchange, seed.data());
     for (std::size_t k = 0; k < gradient.size(); ++k) std::fill_n(gradient[k], values_[k].size(), S(0));
     dual_->template unpack_gradients<S>([&](const std::string& name) { return gradient[index_.at(name)]; });
   }
 
+  Backend backend_;
   Potential potential_;
   Program program_;
   PackedWeights<T> weights_;
@@ -96,9 +101,9 @@ class DifferentiableOf final : public Differentiable {
 
 }  // namespace
 
-std::unique_ptr<Differentiable> make_differentiable(const Potential& potential, Precision precision) {
-  if (precision == Precision::float32) return std::make_unique<DifferentiableOf<float>>(potential);
-  return std::make_unique<DifferentiableOf<double>>(potential);
+std::unique_ptr<Differentiable> make_differentiable(const Potential& potential, Precision precision, Backend backend) {
+  if (precision == Precision::float32) return std::make_unique<DifferentiableOf<float>>(potential, backend);
+  return std::make_unique<DifferentiableOf<double>>(potential, backend);
 }
 
 Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& atomic_energies, std::uint64_t seed) {

@@ -39,7 +39,7 @@ class Differentiable {
 };
 
 /// Starts from the weights of `potential`. `precision` is that of features and weights; geometry and energies stay double.
-std::unique_ptr<Differentiable> make_differentiable(const Potential& potential, Precision precision);
+std::unique_ptr<Differentiable> make_differentiable(const Potential& potential, Precision precision, Backend backend = Backend::simd);
 
 /// Tensors for a new potential: weights N(0,1) (symmetric contractions N(0,1)/paths) as mace-torch initialises them,
 /// drawn from `seed`; the contraction basis U; E0, scale 1 and shift 0.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/error.hpp"
@@ -13,12 +14,12 @@ namespace {
 template <class T>
 class EvaluatorOf final : public Evaluator {
  public:
-  explicit EvaluatorOf(const Potential& potential)
+  EvaluatorOf(const Potential& potential, Backend backend)
       : potential_(potential),
         program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
-        weights_(program_),
+        weights_(program_, backend),
         constants_(potential.hyperparameters(), potential.tensors()),
-        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors())) {
+        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors()), backend) {
     weights_.pack([&](const std::string& name) { return potential_.tensors().at(name).real.data(); });
   }
 
@@ -26,8 +27,8 @@ class EvaluatorOf final : public Evaluator {
     check_graph(graph, potential_.hyperparameters());
     constants_.start(graph, result);
     executor_.forward(graph, exchange, nullptr, result.node_energy.data());
-    result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges() : 0, 0.0);
-    if (request.gradient) executor_.adjoint(graph, exchange, result.edge_gradient.data());
+    result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
+    if (request.gradient) executor_.adjoint(exchange, result.edge_gradient.data());
     constants_.sum(graph, result);
     result.node_features.clear();
     if (request.node_features) copy_features(graph, result);
@@ -48,10 +49,13 @@ class EvaluatorOf final : public Evaluator {
     for (const auto& layer : program_.layer_outputs) columns += (layer.l_max + 1) * (layer.l_max + 1) * program_.num_channels;
     result.node_features.resize(static_cast<std::size_t>(graph.num_nodes) * columns);
     double* out = result.node_features.data();
+    std::vector<std::vector<T>> features;
+    for (const auto& layer : program_.layer_outputs) features.push_back(executor_.slot(layer.h));
     for (int i = 0; i < graph.num_nodes; ++i)
-      for (const auto& layer : program_.layer_outputs) {
+      for (std::size_t t = 0; t < features.size(); ++t) {
+        const auto& layer = program_.layer_outputs[t];
         const SlotInfo& info = program_.slots[layer.h];
-        const T* row = executor_.slot(layer.h) + static_cast<std::size_t>(i) * info.components * info.channels;
+        const T* row = features[t].data() + static_cast<std::size_t>(i) * info.components * info.channels;
         for (int l = 0; l <= layer.l_max; ++l)
           for (int c = 0; c < program_.num_channels; ++c)
             for (int m = 0; m <= 2 * l; ++m) *out++ = row[(l * l + m) * info.channels + c];
@@ -77,9 +81,18 @@ class EvaluatorOf final : public Evaluator {
 
 }  // namespace
 
-std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision) {
-  if (precision == Precision::float32) return std::make_unique<EvaluatorOf<float>>(potential);
-  return std::make_unique<EvaluatorOf<double>>(potential);
+std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend) {
+  if (precision == Precision::float32) return std::make_unique<EvaluatorOf<float>>(potential, backend);
+  return std::make_unique<EvaluatorOf<double>>(potential, backend);
+}
+
+Backend backend_of(const std::string& device) {
+  if (device == "cpu") return Backend::simd;
+  if (device == "auto") return portable_is_gpu() ? Backend::portable : Backend::simd;
+  if (device == "portable") return Backend::portable;
+  require<InputError>(device == "gpu", "device '", device, "' is unknown; use auto, cpu or gpu.");
+  require<InputError>(portable_is_gpu(), "device 'gpu': this macekit was built without GPU support; use device 'cpu', or build it with -DMACEKIT_ENABLE_CUDA=ON.");
+  return Backend::portable;
 }
 
 void forces_from_edge_gradients(const Graph& graph, const double* edge_gradient, double* forces, double* virial, double* atom_virial) {

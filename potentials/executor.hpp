@@ -1,47 +1,57 @@
 // SPDX-License-Identifier: MIT
 // Runs a Program on plain numbers (energies, edge gradients) or on dual numbers (parameter gradients).
 #pragma once
-#include <algorithm>
-#include <cstdlib>
 #include <map>
-#include <new>
 #include <string>
 #include <vector>
 
-#include "kernels/graph.hpp"
-#include "kernels/geometry.hpp"
-#include "kernels/number.hpp"
-#include "kernels/radial.hpp"
-#include "kernels/readout.hpp"
+#include "kernels/backend.hpp"
 #include "potentials/exchange.hpp"
 #include "potentials/program.hpp"
 
 namespace macekit {
 
-/// Uninitialised, cache-line aligned, grow-only memory.
+/// Uninitialised, grow-only memory of a backend.
 template <class T>
 class Buffer {
  public:
-  Buffer() = default;
-  Buffer(Buffer&& other) noexcept : data_(other.data_), capacity_(other.capacity_), size_(other.size_) { other.data_ = nullptr, other.capacity_ = other.size_ = 0; }
+  explicit Buffer(Backend backend) : memory_(&memory(backend)) {}
+  Buffer(Buffer&& other) noexcept : memory_(other.memory_), data_(other.data_), capacity_(other.capacity_), size_(other.size_) {
+    other.data_ = nullptr, other.capacity_ = other.size_ = 0;
+  }
   Buffer& operator=(Buffer&&) = delete;
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { memory_->release(data_); }
   void resize(std::size_t size) {
     size_ = size;
     if (size <= capacity_) return;
-    std::free(data_);
-    const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data_) throw std::bad_alloc();
-    capacity_ = bytes / sizeof(T);
+    memory_->release(data_);
+    data_ = nullptr, capacity_ = 0;
+    data_ = static_cast<T*>(memory_->allocate(size * sizeof(T)));
+    capacity_ = size;
   }
-  void zero() { std::fill_n(data_, size_, T(0)); }
+  void zero() {
+    if (size_) memory_->zero(data_, size_ * sizeof(T));
+  }
+  /// Takes the size and content of a host array.
+  void copy_in(const T* host, std::size_t size) {
+    resize(size);
+    if (size) memory_->copy_in(data_, host, size * sizeof(T));
+  }
+  void copy_out(T* host, std::size_t size) const {
+    if (size) memory_->copy_out(host, data_, size * sizeof(T));
+  }
+  std::vector<T> to_host() const {
+    std::vector<T> host(size_);
+    copy_out(host.data(), size_);
+    return host;
+  }
   T* data() { return data_; }
   const T* data() const { return data_; }
   std::size_t size() const { return size_; }
   std::size_t bytes() const { return capacity_ * sizeof(T); }
 
  private:
+  const Memory* memory_;
   T* data_ = nullptr;
   std::size_t capacity_ = 0, size_ = 0;
 };
@@ -50,7 +60,7 @@ class Buffer {
 template <class T>
 class PackedWeights {
  public:
-  explicit PackedWeights(const Program& program);
+  PackedWeights(const Program& program, Backend backend);
   /// `find(name)` returns the tensor's data in the file's layout.
   template <class Find>
   void pack(const Find& find);
@@ -62,7 +72,26 @@ class PackedWeights {
   template <class>
   friend class Executor;
   const Program& program_;
+  Backend backend_;
   std::vector<Buffer<T>> weight_, transposed_, coefficients_;
+};
+
+/// Arrays of a backend that mirror arrays of the host; on the host itself the arrays themselves, without a copy.
+class Mirror {
+ public:
+  explicit Mirror(Backend backend) : backend_(backend) {}
+  /// The address at which kernels find `count` elements of the host array; valid until the next place() of the same name.
+  template <class T>
+  const T* place(const std::string& name, const T* host, std::size_t count) {
+    if (backend_ == Backend::simd || !host) return host;
+    auto& buffer = buffers_.try_emplace(name, backend_).first->second;
+    buffer.copy_in(reinterpret_cast<const char*>(host), count * sizeof(T));
+    return reinterpret_cast<const T*>(buffer.data());
+  }
+
+ private:
+  Backend backend_;
+  std::map<std::string, Buffer<char>> buffers_;
 };
 
 /// What does not change between evaluations and is no weight.
@@ -77,61 +106,72 @@ template <class N>
 class Executor {
  public:
   using T = scalar_t<N>;
-  Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants)
-      : program_(program), weights_(weights), constants_(constants) {}
+  Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend);
 
-  /// Runs all steps. @param vec_dot [E][3] tangents of the edge vectors (dual numbers), may be null for none
-  /// @param node_energy [N] sum of scaled read-outs is added; null for none
+  /// Runs all steps. Graph and results are host arrays, whatever the backend.
+  /// @param vec_dot  [E][3] tangents of the edge vectors (dual numbers), may be null for none
+  /// @param node_energy  [N] sum of scaled read-outs is added; null for none
   void forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy);
-  /// Plain numbers: vec_bar [E][3] is added to.
-  void adjoint(const Graph& graph, Exchange& exchange, double* vec_bar);
-  /// Dual numbers: seeds each graph's energy with 1 + eps energy_seed[g] and collects parameter tangents.
-  void parameter_adjoint(const Graph& graph, Exchange& exchange, const double* energy_seed);
+  /// Of the last forward(). Plain numbers: vec_bar [E][3] is added to.
+  void adjoint(Exchange& exchange, double* vec_bar);
+  /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
+  void parameter_adjoint(Exchange& exchange, const double* node_seed);
   /// After parameter_adjoint: adds the gradients to file-layout arrays, `find(name)` returning a pointer or null.
   template <class S, class Find>
   void unpack_gradients(const Find& find) const;
 
-  const T* slot(Slot s) const { return value_[s].data(); }
+  std::vector<T> slot(Slot s) const { return value_[s].to_host(); }
   std::size_t memory() const;
 
  private:
   void prepare(const Graph& graph);
-  int rows(const Graph& graph, Rows kind) const { return kind == Rows::node ? graph.num_nodes : kind == Rows::all ? graph.num_rows : graph.num_edges(); }
+  void reverse(Exchange& exchange);
+  int rows(Rows kind) const { return kind == Rows::node ? graph_.num_nodes : kind == Rows::all ? graph_.num_rows : graph_.num_edges; }
   T* bar(Slot s) { return is_dual<N> || program_.slots[s].depends_on_positions ? bar_[s].data() : nullptr; }
-  void reverse(const Graph& graph, Exchange& exchange, const double* seed);
+  template <class Carry>
+  void carry(Buffer<T>& rows, int columns, const Carry& f);
 
   // One pair of functions for each kind of step.
-  void run(const EmbedSpecies&, const Graph&, Exchange&);
-  void run(const RadialMLP&, const Graph&, Exchange&);
-  void run(const Convolve&, const Graph&, Exchange&);
-  void run(const Mix&, const Graph&, Exchange&);
-  void run(const Contract&, const Graph&, Exchange&);
-  void run(const ExchangeRows&, const Graph&, Exchange&);
-  void run(const ReadOut&, const Graph&, Exchange&);
-  void run_adjoint(const EmbedSpecies&, const Graph&, Exchange&);
-  void run_adjoint(const RadialMLP&, const Graph&, Exchange&);
-  void run_adjoint(const Convolve&, const Graph&, Exchange&);
-  void run_adjoint(const Mix&, const Graph&, Exchange&);
-  void run_adjoint(const Contract&, const Graph&, Exchange&);
-  void run_adjoint(const ExchangeRows&, const Graph&, Exchange&);
-  void run_adjoint(const ReadOut&, const Graph&, Exchange&);
+  void run(const EmbedSpecies&, Exchange&);
+  void run(const RadialMLP&, Exchange&);
+  void run(const Convolve&, Exchange&);
+  void run(const Mix&, Exchange&);
+  void run(const Contract&, Exchange&);
+  void run(const ExchangeRows&, Exchange&);
+  void run(const ReadOut&, Exchange&);
+  void run_adjoint(const EmbedSpecies&, Exchange&);
+  void run_adjoint(const RadialMLP&, Exchange&);
+  void run_adjoint(const Convolve&, Exchange&);
+  void run_adjoint(const Mix&, Exchange&);
+  void run_adjoint(const Contract&, Exchange&);
+  void run_adjoint(const ExchangeRows&, Exchange&);
+  void run_adjoint(const ReadOut&, Exchange&);
 
-  RadialArgs<N> args(const RadialMLP&, const Graph&);
-  ConvolutionArgs<N> args(const Convolve&, const Graph&);
-  LinearArgs<N> args(const Mix&, const Graph&);
-  ContractionArgs<N> args(const Contract&, const Graph&);
-  ReadoutArgs<N> args(const ReadOut&, const Graph&);
-  GeometryArgs<N> geometry_args(const Graph&);
+  RadialArgs<N> args(const RadialMLP&);
+  ConvolutionArgs<N> args(const Convolve&);
+  LinearArgs<N> args(const Mix&);
+  ContractionArgs<N> args(const Contract&);
+  ReadoutArgs<N> args(const ReadOut&);
+  GeometryArgs<N> geometry_args();
 
   const Program& program_;
   const PackedWeights<T>& weights_;
   ExecutorConstants constants_;
+  Backend backend_;
+  const Kernels<N>& kernels_;
   std::vector<Buffer<T>> value_, bar_, weight_bar_, coefficient_bar_;
-  std::vector<int> head_;                          // of each node
-  std::vector<std::vector<int>> rows_of_species_;  // of nodes
-  const double* vec_dot_ = nullptr;
-  const double* node_seed_ = nullptr;
-  double* node_energy_ = nullptr;
+  Mirror mirror_;
+  std::map<const void*, ConvolutionView> convolutions_;  // tables of each step, where kernels read them
+  std::map<const void*, ContractionView> contractions_;
+  const double *bessel_weights_, *scale_;
+  // Of the last forward(), where kernels read them:
+  Graph graph_;
+  std::vector<int> head_storage_;
+  const int* head_ = nullptr;  // of each node
+  const double *vec_dot_ = nullptr, *node_seed_ = nullptr;
+  Buffer<double> node_energy_, vec_bar_;
+  bool wants_energy_ = false;
+  std::vector<std::vector<int>> rows_of_species_;  // of nodes; on the host
 };
 
 }  // namespace macekit

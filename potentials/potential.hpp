@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/graph.hpp"
+#include "kernels/backend.hpp"
 #include "potentials/exchange.hpp"
 #include "potentials/hyperparameters.hpp"
 #include "potentials/tensors.hpp"
@@ -73,7 +73,11 @@ class Evaluator {
 };
 
 /// Kokkos must be initialised before and outlive the evaluator.
-std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision);
+std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend = Backend::simd);
+
+/// `auto` (a GPU where there is one), `cpu` or `gpu`; `portable` means the GPU's kernels wherever Kokkos runs them, for tests.
+/// @throws InputError  for another name, or `gpu` where macekit was built without
+Backend backend_of(const std::string& device);
 
 /// Forces and virials from edge gradients: F[receiver] -= g, F[sender] += g; the virial of an edge is -g (x) vec.
 /// @param forces       [num_rows][3] added to; ghost rows receive their share

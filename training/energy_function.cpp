@@ -18,7 +18,7 @@ struct EnergyFunction : torch::autograd::Function<EnergyFunction> {
     Evaluation result;
     model->differentiable().evaluate(graph, gradient, result);
     torch::Tensor energy = torch::empty({graph.num_graphs}, torch::kFloat64);
-    torch::Tensor edge_gradient = torch::zeros({graph.num_edges(), 3}, torch::kFloat64);
+    torch::Tensor edge_gradient = torch::zeros({graph.num_edges, 3}, torch::kFloat64);
     std::copy(result.energy.begin(), result.energy.end(), energy.data_ptr<double>());
     if (gradient) std::copy(result.edge_gradient.begin(), result.edge_gradient.end(), edge_gradient.data_ptr<double>());
     context->saved_data["model"] = reinterpret_cast<std::int64_t>(model);

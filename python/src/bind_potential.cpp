@@ -112,7 +112,7 @@ class PythonEvaluator {
     out["node_energy"] = array(result.node_energy, {N});
     if (forces) out["forces"] = array(force, {N, 3}), out["virial"] = array(virial, {G, 3, 3}), out["node_virial"] = array(atom_virial, {N, 3, 3});
     if (node_features) out["node_features"] = array(result.node_features, {N, N ? static_cast<py::ssize_t>(result.node_features.size()) / N : 0});
-    out["num_edges"] = graph.num_edges();
+    out["num_edges"] = graph.num_edges;
     return out;
   }
   std::string describe() const { return evaluator_->describe(); }

@@ -48,13 +48,15 @@ struct Shape {
 };
 const Shape shapes[] = {{0, 2, 3, "RealAgnosticResidualInteractionBlock"}, {1, 2, 3, "RealAgnosticInteractionBlock"}, {2, 2, 2, "RealAgnosticResidualInteractionBlock"},
                         {1, 3, 1, "RealAgnosticResidualInteractionBlock"}, {1, 1, 3, "RealAgnosticInteractionBlock"}};
-class Model : public testing::TestWithParam<Shape> {
+class Model : public testing::TestWithParam<std::tuple<Shape, Backend>> {
  protected:
-  Hyperparameters hp = hyperparameters(GetParam().max_L, GetParam().layers, GetParam().first, GetParam().correlation);
+  const Shape shape = std::get<0>(GetParam());
+  const Backend backend = std::get<1>(GetParam());
+  Hyperparameters hp = hyperparameters(shape.max_L, shape.layers, shape.first, shape.correlation);
 };
 
 TEST_P(Model, EdgeGradientsAreDerivativesOfTheEnergy) {
-  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64, backend);
   GraphData g = structure(1, 6);
   NoExchange none;
   Evaluation result, moved;
@@ -75,7 +77,7 @@ TEST_P(Model, EdgeGradientsAreDerivativesOfTheEnergy) {
 
 TEST_P(Model, ParameterGradientsAreDerivativesOfTheLoss) {
   const Potential p = potential(hp);
-  const auto model = make_differentiable(p, Precision::float64);
+  const auto model = make_differentiable(p, Precision::float64, backend);
   const GraphData g = structure(2, 5);
   std::mt19937 engine(9);
   std::normal_distribution<double> normal;
@@ -138,7 +140,7 @@ struct CopyExchange final : Exchange {
 };
 
 TEST_P(Model, GhostsGiveTheSameResultAsOwners) {
-  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64, backend);
   GraphData g = structure(4, 6);
   NoExchange none;
   Evaluation expected, got;
@@ -156,7 +158,7 @@ TEST_P(Model, GhostsGiveTheSameResultAsOwners) {
 }
 
 TEST_P(Model, BatchesEqualSingleStructures) {
-  const auto evaluator = make_evaluator(potential(hp), Precision::float64);
+  const auto evaluator = make_evaluator(potential(hp), Precision::float64, backend);
   NoExchange none;
   GraphData batch;
   std::vector<double> energies;
@@ -177,8 +179,23 @@ TEST_P(Model, BatchesEqualSingleStructures) {
   for (int s = 0; s < 3; ++s) EXPECT_NEAR(result.energy[s], energies[s], 1e-12);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::ValuesIn(shapes), [](const auto& info) {
-  return "L" + std::to_string(info.param.max_L) + "_layers" + std::to_string(info.param.layers) + "_correlation" + std::to_string(info.param.correlation);
+TEST_P(Model, BackendsAgree) {
+  if (backend == Backend::simd) GTEST_SKIP() << "this is the one that the others are compared with";
+  const GraphData g = structure(7, 8);
+  NoExchange none;
+  Evaluation expected, got;
+  for (const auto& [precision, tolerance] : {std::pair(Precision::float64, 1e-12), std::pair(Precision::float32, 1e-4)}) {
+    make_evaluator(potential(hp), precision, Backend::simd)->compute(g.view(), none, {true, true}, expected);
+    make_evaluator(potential(hp), precision, backend)->compute(g.view(), none, {true, true}, got);
+    for (int i = 0; i < 8; ++i) EXPECT_NEAR(got.node_energy[i], expected.node_energy[i], tolerance * 10);
+    for (std::size_t k = 0; k < expected.edge_gradient.size(); ++k) EXPECT_NEAR(got.edge_gradient[k], expected.edge_gradient[k], tolerance * 10);
+    for (std::size_t k = 0; k < expected.node_features.size(); ++k) EXPECT_NEAR(got.node_features[k], expected.node_features[k], tolerance * 10);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::Combine(testing::ValuesIn(shapes), testing::Values(Backend::simd, Backend::portable)), [](const auto& info) {
+  const Shape& shape = std::get<0>(info.param);
+  return "L" + std::to_string(shape.max_L) + "_layers" + std::to_string(shape.layers) + "_correlation" + std::to_string(shape.correlation) + "_" + name(std::get<1>(info.param));
 });
 
 TEST(Evaluator, RepeatsBitForBit) {

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/portable/memory.hpp"
+
+#include <Kokkos_Core.hpp>
+#include <new>
+
+namespace macekit {
+namespace {
+using Space = Kokkos::DefaultExecutionSpace::memory_space;
+using Bytes = Kokkos::MemoryTraits<Kokkos::Unmanaged>;
+using OnDevice = Kokkos::View<char*, Space, Bytes>;
+using OnHost = Kokkos::View<char*, Kokkos::HostSpace, Bytes>;
+using ConstOnDevice = Kokkos::View<const char*, Space, Bytes>;
+using ConstOnHost = Kokkos::View<const char*, Kokkos::HostSpace, Bytes>;
+}  // namespace
+
+bool portable_is_gpu() { return !Kokkos::SpaceAccessibility<Kokkos::HostSpace, Space>::accessible; }
+
+const Memory& portable::device_memory() {
+  static const Memory all = {
+      [](std::size_t bytes) {
+        void* p = bytes ? Kokkos::kokkos_malloc<Space>("macekit", bytes) : nullptr;
+        if (bytes && !p) throw std::bad_alloc();
+        return p;
+      },
+      [](void* p) {
+        if (p) Kokkos::kokkos_free<Space>(p);
+      },
+      [](void* p, std::size_t bytes) { Kokkos::deep_copy(OnDevice(static_cast<char*>(p), bytes), 0); },
+      [](void* to, const void* from, std::size_t bytes) {
+        Kokkos::deep_copy(OnDevice(static_cast<char*>(to), bytes), ConstOnHost(static_cast<const char*>(from), bytes));
+      },
+      [](void* to, const void* from, std::size_t bytes) {
+        Kokkos::deep_copy(OnHost(static_cast<char*>(to), bytes), ConstOnDevice(static_cast<const char*>(from), bytes));
+      }};
+  return all;
+}
+
+}  // namespace macekit
