@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches and builds what macekit needs and a fresh Debian machine lacks.
 #
-#   cmake/dependencies.sh COMPONENT...     system | kokkos | lammps | python | peer
+#   cmake/dependencies.sh COMPONENT...     system | kokkos | kokkos_cuda | lammps | python | peer
 #
 # Results live in $MACEKIT_CACHE (default ~/.cache/macekit), one folder per component, named by a hash of its version,
 # options, compiler and CPU level. A folder counts only once its `.complete` file exists, so an interrupted build is
@@ -17,6 +17,8 @@ kokkos_version=4.5.1
 kokkos_carrier=pycompadre==1.7.6          # its source archive holds unmodified Kokkos 4.5.1
 kokkos_sha256=c766ec4d445ce076069be4b8c51a23ffac4ee79ea949ca86446bfd8c299b154c
 kokkos_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=20 -DKokkos_ENABLE_OPENMP=ON -DKokkos_ENABLE_SERIAL=ON"
+cuda_arch=${MACEKIT_CUDA_ARCH:-sm_90}
+case "$cuda_arch" in sm_80) kokkos_cuda_options="-DKokkos_ENABLE_CUDA=ON -DKokkos_ARCH_AMPERE80=ON" ;; *) kokkos_cuda_options="-DKokkos_ENABLE_CUDA=ON -DKokkos_ARCH_HOPPER90=ON" ;; esac
 lammps_version=20250204+dfsg.1-2          # LAMMPS 4Feb2025, from Debian trixie's source archive
 lammps_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=20 -DBUILD_MPI=ON -DBUILD_OMP=ON \
  -DPKG_KOKKOS=ON -DEXTERNAL_KOKKOS=ON -DPKG_PLUGIN=ON -DPKG_MOLECULE=ON -DPKG_MANYBODY=ON -DFFT=KISS -DFFT_KOKKOS=KISS -DWITH_GZIP=OFF \
@@ -68,18 +70,40 @@ system() {
     >"$cache/logs/apt.log" 2>&1 || { tail -n 20 "$cache/logs/apt.log" >&2; fail "apt-get failed; log: $cache/logs/apt.log"; }
 }
 
+unpack_kokkos() {  # FOLDER
+  # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
+  python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
+  echo "$kokkos_sha256  $(ls "$1"/pycompadre-*.tar.gz)" | sha256sum -c
+  tar -xzf "$1"/pycompadre-*.tar.gz -C "$1" --strip-components=1 --wildcards '*/kokkos/*'
+}
 build_kokkos() {
   local folder=$1 work; work=$(mktemp -d)
-  python3 -m pip download --no-deps --no-build-isolation --no-binary :all: -d "$work" "$kokkos_carrier" ||
-    python3 -m pip download --no-deps --no-binary :all: -d "$work" "$kokkos_carrier"
-  echo "$kokkos_sha256  $(ls "$work"/pycompadre-*.tar.gz)" | sha256sum -c
-  tar -xzf "$work"/pycompadre-*.tar.gz -C "$work" --strip-components=1 --wildcards '*/kokkos/*'
+  unpack_kokkos "$work"
   cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options -DCMAKE_INSTALL_PREFIX="$folder"
   cmake --build "$work/build" -j "$jobs"
   cmake --install "$work/build"
   rm -rf "$work"
 }
 kokkos() { install kokkos "$(key "$kokkos_version" "$kokkos_options")" build_kokkos; }
+
+# Kokkos 4.5.1 predates CUDA 13, whose runtime changed the arguments of three functions.
+build_kokkos_cuda() {
+  local folder=$1 work header; work=$(mktemp -d)
+  unpack_kokkos "$work"
+  header="$work/kokkos/core/src/Cuda/Kokkos_Cuda_Instance.hpp"
+  if [ "$(nvcc_version)" -ge 13 ]; then
+    sed -i -e 's/cudaGraphAddDependencies(graph, from, to, numDependencies)/cudaGraphAddDependencies(graph, from, to, nullptr, numDependencies)/' \
+      -e 's/cudaMemAdvise(devPtr, count, advice, device)/cudaMemAdvise(devPtr, count, advice, cudaMemLocation{cudaMemLocationTypeDevice, device})/' \
+      -e 's/cudaMemPrefetchAsync(devPtr, count, dstDevice,/cudaMemPrefetchAsync(devPtr, count, cudaMemLocation{cudaMemLocationTypeDevice, dstDevice}, 0,/' "$header"
+  fi
+  cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options $kokkos_cuda_options -DCMAKE_CXX_COMPILER="$work/kokkos/bin/nvcc_wrapper" \
+    -DCMAKE_CXX_FLAGS="-arch=$cuda_arch" -DCMAKE_INSTALL_PREFIX="$folder"
+  cmake --build "$work/build" -j "$jobs"
+  cmake --install "$work/build"
+  rm -rf "$work"
+}
+nvcc_version() { nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p'; }
+kokkos_cuda() { install kokkos_cuda "$(key "$kokkos_version" "$kokkos_options" "$kokkos_cuda_options" "$cuda_arch" "$(nvcc --version | tail -n1)")" build_kokkos_cuda; }
 
 build_lammps() {
   local folder=$1 work; work=$(mktemp -d)
@@ -122,5 +146,5 @@ peer() {
 }
 
 for component in "$@"; do
-  case "$component" in system | kokkos | lammps | python | peer) "$component" ;; *) fail "unknown component $component; known: system kokkos lammps python peer" ;; esac
+  case "$component" in system | kokkos | kokkos_cuda | lammps | python | peer) "$component" ;; *) fail "unknown component $component; known: system kokkos kokkos_cuda lammps python peer" ;; esac
 done
