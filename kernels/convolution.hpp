@@ -29,7 +29,8 @@ struct ConvolutionPaths {
   int in_components = 0;    ///< (l_in_max+1)^2
   int max_ell = 0;
 };
-ConvolutionPaths convolution_tables(int l_in_max, int max_ell);
+/// @param so3  all harmonics and features count as even, so that paths of odd l1+l2+l3 exist too
+ConvolutionPaths convolution_tables(int l_in_max, int max_ell, bool so3 = false);
 
 /// The same without ownership, in memory that the kernel reads.
 struct ConvolutionView {

@@ -14,7 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The one list of fields: f(name, member).
+// The one list of fields: f(name, member). The second list came with format version 2; files
+// of version 1 lack them and mean the default.
 template <class H, class F>
 void for_each_field(H& hp, const F& f) {
   f("model", hp.model), f("atomic_numbers", hp.atomic_numbers), f("heads", hp.heads), f("r_max", hp.r_max), f("num_bessel", hp.num_bessel);
@@ -22,6 +23,14 @@ void for_each_field(H& hp, const F& f) {
   f("num_channels", hp.num_channels), f("max_L", hp.max_L), f("radial_MLP", hp.radial_MLP), f("MLP_width", hp.MLP_width);
   f("correlation", hp.correlation), f("interaction_first", hp.interaction_first), f("interaction", hp.interaction), f("radial_type", hp.radial_type);
   f("gate", hp.gate), f("use_reduced_cg", hp.use_reduced_cg), f("avg_num_neighbors", hp.avg_num_neighbors), f("silu_factor", hp.silu_factor);
+}
+template <class H, class F>
+void for_each_later_field(H& hp, const F& f) {
+  f("distance_transform", hp.distance_transform), f("readout", hp.readout), f("apply_cutoff", hp.apply_cutoff), f("pair_repulsion", hp.pair_repulsion);
+  f("use_so3", hp.use_so3), f("use_agnostic_product", hp.use_agnostic_product), f("use_last_readout_only", hp.use_last_readout_only);
+  f("keep_last_layer_irreps", hp.keep_last_layer_irreps), f("edge_channels", hp.edge_channels), f("edge_max_L", hp.edge_max_L);
+  f("use_edge_irreps_first", hp.use_edge_irreps_first), f("embeddings", hp.embeddings), f("use_embedding_readout", hp.use_embedding_readout);
+  f("sigmoid_factor", hp.sigmoid_factor), f("gate_factor", hp.gate_factor);
 }
 
 void check_choice(const char* key, const std::string& value, const std::vector<std::string>& supported, const std::vector<std::string>& known) {
@@ -38,6 +47,17 @@ void check_range(const char* key, double value, double low, double high) {
 }
 
 }  // namespace
+
+void to_json(Json& json, const InputEmbedding& e) {
+  json = {{"name", e.name}, {"type", e.type}, {"per", e.per}, {"emb_dim", e.emb_dim}};
+  if (e.type == "categorical") json["num_classes"] = e.num_classes, json["offset"] = e.offset;
+  else json["in_dim"] = e.in_dim, json["use_bias"] = e.use_bias;
+}
+void from_json(const Json& json, InputEmbedding& e) {
+  json.at("name").get_to(e.name), json.at("type").get_to(e.type), json.at("per").get_to(e.per), json.at("emb_dim").get_to(e.emb_dim);
+  if (e.type == "categorical") json.at("num_classes").get_to(e.num_classes), json.at("offset").get_to(e.offset);
+  else json.at("in_dim").get_to(e.in_dim), json.at("use_bias").get_to(e.use_bias);
+}
 
 void validate(const Hyperparameters& hp) {
   check_choice("model", hp.model, {"ScaleShiftMACE", "MACE"}, {"PolarMACE", "MACELES", "AtomicDipolesMACE", "AtomicDielectricMACE", "EnergyDipolesMACE", "BOTNet"});
@@ -56,25 +76,43 @@ void validate(const Hyperparameters& hp) {
   check_range("num_interactions", hp.num_interactions, 1, 32);
   check_range("num_channels", hp.num_channels, 1, 65536);
   check_range("max_L", hp.max_L, 0, std::min(2, hp.max_ell));
+  check_range("edge_channels", hp.edge_channels, 0, 65536);
+  check_range("edge_max_L", hp.edge_max_L, -1, hp.max_L);
   require<InputError>(!hp.radial_MLP.empty(), "hyper-parameter radial_MLP is empty; name at least one hidden width.");
   for (int width : hp.radial_MLP) check_range("radial_MLP", width, 1, 65536);
   check_range("MLP_width", hp.MLP_width, 1, 65536);
-  check_range("correlation", hp.correlation, 1, 3);
-  const std::vector<std::string> blocks{"RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"};
-  const std::vector<std::string> known{"RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock", "RealAgnosticAttResidualInteractionBlock",
-                                       "RealAgnosticResidualNonLinearInteractionBlock"};
-  check_choice("interaction_first", hp.interaction_first, blocks, known);
-  check_choice("interaction", hp.interaction, blocks, known);
-  check_choice("radial_type", hp.radial_type, {"bessel"}, {"gaussian", "chebyshev"});
-  check_choice("gate", hp.gate, {"silu"}, {"tanh", "abs", "None"});
+  check_range("correlation", hp.correlation, 1, 4);
+  const std::vector<std::string> blocks{"RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock", "RealAgnosticDensityInteractionBlock",
+                                        "RealAgnosticDensityResidualInteractionBlock", "RealAgnosticAttResidualInteractionBlock",
+                                        "RealAgnosticResidualNonLinearInteractionBlock"};
+  check_choice("interaction_first", hp.interaction_first, blocks, {});
+  check_choice("interaction", hp.interaction, blocks, {});
+  check_choice("radial_type", hp.radial_type, {"bessel", "gaussian", "chebyshev"}, {});
+  require<InputError>(hp.radial_type != "gaussian" || hp.num_bessel > 1, "hyper-parameter num_bessel is 1; a gaussian basis needs at least 2 functions.");
+  check_choice("distance_transform", hp.distance_transform, {"None", "Agnesi", "Soft"}, {});
+  check_choice("gate", hp.gate, {"silu", "tanh", "abs", "None"}, {});
+  check_choice("readout", hp.readout, {"NonLinearReadoutBlock", "NonLinearBiasReadoutBlock"}, {"GeneralNonLinearBiasReadoutBlock", "NonLinearDipoleReadoutBlock"});
+  std::set<std::string> inputs;
+  for (const InputEmbedding& e : hp.embeddings) {
+    require<InputError>(!e.name.empty() && inputs.insert(e.name).second, "hyper-parameter embeddings must have different names; '", e.name, "' is repeated or empty.");
+    check_choice("embeddings.type", e.type, {"categorical", "continuous"}, {});
+    check_choice("embeddings.per", e.per, {"graph", "node"}, {});
+    check_range("embeddings.emb_dim", e.emb_dim, 1, 65536);
+    if (e.type == "categorical") check_range("embeddings.num_classes", e.num_classes, 1, 1 << 20);
+    else check_range("embeddings.in_dim", e.in_dim, 1, 65536);
+  }
+  require<InputError>(!hp.use_embedding_readout || !hp.embeddings.empty(), "hyper-parameter use_embedding_readout needs embeddings.");
   require<InputError>(std::isfinite(hp.avg_num_neighbors) && hp.avg_num_neighbors > 0, "hyper-parameter avg_num_neighbors is ", hp.avg_num_neighbors,
                       ", it must be positive.");
   require<InputError>(std::isfinite(hp.silu_factor) && hp.silu_factor > 0, "hyper-parameter silu_factor must be positive.");
+  require<InputError>(std::isfinite(hp.sigmoid_factor) && hp.sigmoid_factor > 0, "hyper-parameter sigmoid_factor must be positive.");
+  require<InputError>(std::isfinite(hp.gate_factor) && hp.gate_factor > 0, "hyper-parameter gate_factor must be positive.");
 }
 
 std::string to_json(const Hyperparameters& hp) {
   Json json = Json::object();
-  for_each_field(hp, [&](const char* name, const auto& value) { json[name] = value; });
+  const auto put = [&](const char* name, const auto& value) { json[name] = value; };
+  for_each_field(hp, put), for_each_later_field(hp, put);
   return json.dump();
 }
 
@@ -88,16 +126,23 @@ Hyperparameters hyperparameters_from_json(const std::string& text) {
   require<InputError>(json.is_object(), "hyper-parameters must be a JSON object.");
   Hyperparameters hp;
   std::vector<std::string> names;
-  for_each_field(hp, [&](const char* name, auto&) { names.push_back(name); });
+  const auto collect = [&](const char* name, auto&) { names.push_back(name); };
+  for_each_field(hp, collect), for_each_later_field(hp, collect);
   for (const auto& [key, value] : json.items())
     require<InputError>(std::count(names.begin(), names.end(), key), "unknown hyper-parameter ", key, "; did you mean ", nearest(key, names), "?");
-  for_each_field(hp, [&](const char* name, auto& member) {
-    require<InputError>(json.contains(name), "hyper-parameter ", name, " is missing.");
+  const auto read = [&](const char* name, auto& member) {
     try {
       json.at(name).get_to(member);
     } catch (const Json::exception&) {
       throw InputError(std::string("hyper-parameter ") + name + " has the wrong type: " + json.at(name).dump() + ".");
     }
+  };
+  for_each_field(hp, [&](const char* name, auto& member) {
+    require<InputError>(json.contains(name), "hyper-parameter ", name, " is missing.");
+    read(name, member);
+  });
+  for_each_later_field(hp, [&](const char* name, auto& member) {
+    if (json.contains(name)) read(name, member);
   });
   return hp;
 }

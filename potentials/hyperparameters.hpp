@@ -5,6 +5,19 @@
 
 namespace macekit {
 
+/// A further input that enters the species embedding, such as the total charge (mace.md 2.5, embedding_specs).
+struct InputEmbedding {
+  std::string name;                 ///< key of the value: total_charge, total_spin, ..
+  std::string type = "categorical"; ///< a row of a table, int(value + offset);  or "continuous": a two-layer network
+  std::string per = "graph";        ///< one value for each structure; or "node"
+  int emb_dim = 0;
+  int num_classes = 0;              ///< categorical
+  int offset = 0;                   ///< categorical
+  int in_dim = 0;                   ///< continuous: numbers in a value
+  bool use_bias = true;             ///< continuous
+  bool operator==(const InputEmbedding&) const = default;
+};
+
 /// Everything about a MACE model that is not a weight. Names are those of mace-torch's constructor.
 struct Hyperparameters {
   std::string model = "ScaleShiftMACE";  ///< or "MACE": no scale and shift
@@ -23,10 +36,25 @@ struct Hyperparameters {
   std::string interaction_first = "RealAgnosticResidualInteractionBlock";
   std::string interaction = "RealAgnosticResidualInteractionBlock";
   std::string radial_type = "bessel";
-  std::string gate = "silu";
+  std::string distance_transform = "None";  ///< or "Agnesi", "Soft"
+  std::string gate = "silu";                ///< of the last read-out: silu, tanh, abs or None
+  std::string readout = "NonLinearReadoutBlock";  ///< the last one; or "NonLinearBiasReadoutBlock"
   bool use_reduced_cg = false;
   double avg_num_neighbors = 1.0;
-  double silu_factor = 1.6791767923989418;  ///< e3nn's normalisation constant of silu, as stored in the model
+  bool apply_cutoff = true;                 ///< the envelope multiplies the basis; false: it multiplies the radial weights
+  bool pair_repulsion = false;              ///< ZBL
+  bool use_so3 = false;                     ///< all harmonics count as even
+  bool use_agnostic_product = false;        ///< contraction weights shared by all elements
+  bool use_last_readout_only = false;
+  bool keep_last_layer_irreps = false;      ///< the last layer keeps every l
+  int edge_channels = 0;                    ///< channels of what edges carry (edge_irreps); 0: num_channels
+  int edge_max_L = -1;                      ///< its largest l; -1: that of the layer's input
+  bool use_edge_irreps_first = false;       ///< edge_channels holds for the first layer too
+  std::vector<InputEmbedding> embeddings;   ///< in mace-torch's order
+  bool use_embedding_readout = false;
+  double silu_factor = 1.6791767923989418;  ///< e3nn's normalisation constants, as stored in the model: of silu,
+  double sigmoid_factor = 1.8467055342154763;  ///< of sigmoid (NonLinear blocks),
+  double gate_factor = 1.6791767923989418;  ///< and of the read-out's gate
   int num_elements() const { return static_cast<int>(atomic_numbers.size()); }
   int num_heads() const { return static_cast<int>(heads.size()); }
 };

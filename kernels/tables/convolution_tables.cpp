@@ -8,14 +8,14 @@
 
 namespace macekit {
 
-ConvolutionPaths convolution_tables(int l_in_max, int max_ell) {
+ConvolutionPaths convolution_tables(int l_in_max, int max_ell, bool so3) {
   ConvolutionPaths t;
   t.in_components = (l_in_max + 1) * (l_in_max + 1);
   t.max_ell = max_ell;
   for (int l1 = 0; l1 <= l_in_max; ++l1)
     for (int l2 = 0; l2 <= max_ell; ++l2)
       for (int l3 = std::abs(l1 - l2); l3 <= std::min(l1 + l2, max_ell); ++l3)
-        if ((l1 + l2 + l3) % 2 == 0) t.paths.push_back({l1, l2, l3, 0, 0});
+        if (so3 || (l1 + l2 + l3) % 2 == 0) t.paths.push_back({l1, l2, l3, 0, 0});
   std::stable_sort(t.paths.begin(), t.paths.end(), [](const auto& a, const auto& b) { return a.l3 < b.l3; });
   for (auto& path : t.paths) {
     const int d1 = 2 * path.l1 + 1, d2 = 2 * path.l2 + 1, d3 = 2 * path.l3 + 1;
