@@ -5,6 +5,7 @@
 
 #include "kernels/contraction.hpp"
 #include "kernels/convolution.hpp"
+#include "kernels/density.hpp"
 #include "kernels/geometry.hpp"
 #include "kernels/linear.hpp"
 #include "kernels/radial.hpp"
@@ -46,8 +47,17 @@ struct Kernels {
   void (*readout)(const ReadoutArgs<N>&);
   void (*readout_adjoint)(const ReadoutAdjointArgs<N>&);
   void (*embed_species)(const EmbedArgs<N>&);
+  void (*density)(const DensityArgs<N>&);
+  void (*density_adjoint)(const DensityAdjointArgs<N>&);
+  void (*normalize)(const NormalizeArgs<N>&);
+  void (*normalize_adjoint)(const NormalizeAdjointArgs<N>&);
+  void (*gate)(const GateArgs<N>&);
+  void (*gate_adjoint)(const GateAdjointArgs<N>&);
+  void (*activate_rows)(const ActivateArgs<N>&);
+  void (*activate_rows_adjoint)(const ActivateAdjointArgs<N>&);
   void (*geometry_adjoint)(const GeometryAdjointArgs<T>&);          ///< plain numbers only
   void (*embed_species_adjoint)(const EmbedAdjointArgs<T>&);        ///< dual numbers only
+  void (*repulsion)(const RepulsionArgs&);                          ///< double
 };
 /// N: double, float and their duals. For `simd` the widest instruction set that the processor has (dispatch.hpp).
 template <class N>

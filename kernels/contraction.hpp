@@ -9,8 +9,8 @@ namespace macekit {
 
 /// The symmetric contraction as a sparse polynomial (mace.md 2.7, folded over permutations of the indices):
 ///   B[i][out][c] = sum over monomials q of coefficient[z_i][q][c] * A[i][a1][c] A[i][a2][c] A[i][a3][c].
-/// Evaluated in Horner form over shared products of pairs: x_a x_b (k_ab + sum_c k_abc x_c). `coefficient` lies in the
-/// order in which the form consumes it.
+/// Evaluated in Horner form over shared products of pairs: x_a x_b (k_ab + sum_c k_abc x_c + sum_cd k_abcd x_c x_d).
+/// `coefficient` lies in the order in which the form consumes it.
 struct ContractionTables {
   struct Pair {
     int a, b;
@@ -32,7 +32,8 @@ struct ContractionTables {
   std::vector<Pair> pairs;
   std::vector<Group> groups;
   std::vector<Output> outputs;  ///< (L_out+1)^2 components
-  std::vector<int> linear_factors, factors;
+  std::vector<int> linear_factors;
+  std::vector<int> factors;  ///< an input, or num_inputs + a pair
   std::vector<Fold> folds;
   int num_coefficients = 0;
   int num_inputs = 0;  ///< components of A

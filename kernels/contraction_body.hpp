@@ -25,17 +25,18 @@ MACEKIT_INLINE Position<N> position(const ContractionArgs<N>& a, int i, int c) {
 }
 
 template <class N>
-MACEKIT_INLINE void load_inputs(const ContractionView& t, const Position<N>& at, Pack<N>* x, Pack<N>* product) {
+MACEKIT_INLINE void load_inputs(const ContractionView& t, const Position<N>& at, Pack<N>* x) {
   for (int k = 0; k < t.num_inputs; ++k) x[k] = load<N>(at.A + k * at.row, at.plane);
-  for (int p = 0; p < t.num_pairs; ++p) product[p] = x[t.pairs[p].a] * x[t.pairs[p].b];
+  for (int p = 0; p < t.num_pairs; ++p) x[t.num_inputs + p] = x[t.pairs[p].a] * x[t.pairs[p].b];
 }
 
 template <class N>
 MACEKIT_FUNCTION void evaluate(const ContractionView& t, const Position<N>& at, scalar_t<N>* B) {
   using T = scalar_t<N>;
   constexpr int line = 64 / sizeof(T);
-  Pack<N> x[max_inputs], product[max_pairs];
-  load_inputs<N>(t, at, x, product);
+  Pack<N> x[max_inputs + max_pairs];  // inputs, then products of pairs
+  load_inputs<N>(t, at, x);
+  const Pack<N>* product = x + t.num_inputs;
   const T* k = at.coefficient;
   for (int o = 0; o < t.num_outputs; ++o) {
     const auto& output = t.outputs[o];
@@ -56,10 +57,11 @@ template <class N>
 MACEKIT_FUNCTION void evaluate_adjoint(const ContractionView& t, const Position<N>& at, const scalar_t<N>* B_bar, scalar_t<N>* A_bar, scalar_t<N>* coefficient_bar) {
   using T = scalar_t<N>;
   constexpr int line = 64 / sizeof(T);
-  Pack<N> x[max_inputs], product[max_pairs], x_bar[max_inputs], product_bar[max_pairs];
-  load_inputs<N>(t, at, x, product);
-  for (int k = 0; k < t.num_inputs; ++k) x_bar[k] = zero<N>();
-  for (int p = 0; p < t.num_pairs; ++p) product_bar[p] = zero<N>();
+  Pack<N> x[max_inputs + max_pairs], x_bar[max_inputs + max_pairs];
+  load_inputs<N>(t, at, x);
+  for (int k = 0; k < t.num_inputs + t.num_pairs; ++k) x_bar[k] = zero<N>();
+  const Pack<N>* product = x + t.num_inputs;
+  Pack<N>* product_bar = x_bar + t.num_inputs;
   const T* k = at.coefficient;
   [[maybe_unused]] T* k_bar = coefficient_bar;
   const auto gradient = [&]([[maybe_unused]] Pack<N> value) {

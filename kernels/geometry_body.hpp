@@ -52,12 +52,6 @@ MACEKIT_INLINE void harmonics(int max_ell, D x, D y, D z, D one, D* Y) {
   Y[15] = a * (z * (z2 - 3. * x2));
 }
 
-// value and d/dr of basis n; r > 0.
-MACEKIT_INLINE void radial_basis(double r, double w, double prefactor, double f, double f_slope, double& value, double& slope) {
-  const double s = std::sin(w * r), c = std::cos(w * r), g = prefactor * s / r, g_slope = prefactor * (w * c - s / r) / r;
-  value = g * f;
-  slope = g_slope * f + g * f_slope;
-}
 MACEKIT_INLINE double integer_power(double u, int n) {
   double result = 1;
   for (int k = 0; k < n; ++k) result *= u;
@@ -73,11 +67,57 @@ MACEKIT_INLINE void envelope(double r, double r_max, int p, double& f, double& s
   slope = -0.5 * p * (p + 1) * (p + 2) / r_max * u_p1 * (1 - u) * (1 - u);
 }
 
+// t(r) and dt/dr.
+MACEKIT_FUNCTION void transform(const RadialBasis& b, double r, double radius_u, double radius_v, double& t, double& slope) {
+  t = r, slope = 1;
+  if (b.transform == RadialBasis::Transform::agnesi) {
+    const double r0 = 0.5 * (radius_u + radius_v), s = r / r0, power_q = std::pow(s, b.q), power_qp = std::pow(s, b.q - b.p), below = 1 + power_qp;
+    const double d = b.a * power_q / below, d_slope = b.a * power_q / s * (b.q * below - (b.q - b.p) * power_qp) / (below * below);
+    t = 1 / (1 + d);
+    slope = -t * t * d_slope / r0;
+  } else if (b.transform == RadialBasis::Transform::soft) {
+    const double r0 = radius_u + radius_v, p0 = 0.75 * r0, p1 = 4. / 3 * r0, steepness = b.alpha / (p1 - p0);
+    const double h = std::tanh(steepness * (r - 0.5 * (p0 + p1))), share = 0.5 * (1 + h);
+    t = p0 + (r - p0) * share;
+    slope = share + (r - p0) * 0.5 * steepness * (1 - h * h);
+  }
+}
+
+// f(n, value, d/dr) for every function of the basis at r > 0, envelope included where it belongs to the basis.
+template <class F>
+MACEKIT_INLINE void for_basis(const RadialBasis& b, double r, double radius_u, double radius_v, double envelope, double envelope_slope, const F& f) {
+  double t, t_slope;
+  transform(b, r, radius_u, radius_v, t, t_slope);
+  if (!b.apply_cutoff) envelope = 1, envelope_slope = 0;
+  const double prefactor = std::sqrt(2 / b.r_max), width = b.r_max / (b.size - 1), gauss = -0.5 / (width * width);
+  double before = 1, chebyshev = t, second = 1;  // T_{n-1}, T_n and U_{n-1}
+  double second_before = 0;
+  for (int n = 0; n < b.size; ++n) {
+    double value, slope;
+    if (b.kind == RadialBasis::Kind::bessel) {
+      const double w = b.centres[n], s = std::sin(w * t);
+      value = prefactor * s / t, slope = prefactor * (w * std::cos(w * t) - s / t) / t;
+    } else if (b.kind == RadialBasis::Kind::gaussian) {
+      const double d = t - b.centres[n];
+      value = std::exp(gauss * d * d), slope = 2 * gauss * d * value;
+    } else {
+      value = chebyshev, slope = (n + 1) * second;
+      const double next = 2 * t * chebyshev - before, second_next = 2 * t * second - second_before;
+      before = chebyshev, chebyshev = next, second_before = second, second = second_next;
+    }
+    f(n, value * envelope, slope * t_slope * envelope + value * envelope_slope);
+  }
+}
+template <class N>
+MACEKIT_INLINE double radius_of(const GeometryArgs<N>& a, const int* end, int e) {
+  return a.radial.radius ? a.radial.radius[a.species[end[e]]] : 0;
+}
+
 template <class N>
 MACEKIT_FUNCTION void edge_geometry(const GeometryArgs<N>& a, int e) {
   using T = scalar_t<N>;
   using D = std::conditional_t<is_dual<N>, Dual<double>, double>;
-  const int lm = (a.max_ell + 1) * (a.max_ell + 1), nb = padded<T>(a.num_bessel);
+  const int lm = (a.max_ell + 1) * (a.max_ell + 1), nb = padded<T>(a.radial.size);
   D x, y, z, one, Y[16];
   const double* v = a.vec + 3L * e;
   if constexpr (is_dual<N>) {
@@ -92,13 +132,14 @@ MACEKIT_FUNCTION void edge_geometry(const GeometryArgs<N>& a, int e) {
   T* basis = a.basis + static_cast<long>(e) * planes<N> * nb;
   for (int k = 0; k < planes<N> * nb; ++k) basis[k] = 0;
   double f, f_slope;
-  envelope(primal(r), a.r_max, a.envelope_power, f, f_slope);
-  const double prefactor = std::sqrt(2 / a.r_max);
-  for (int n = 0; n < a.num_bessel; ++n) {
-    double value, slope;
-    radial_basis(primal(r), a.bessel_weights[n], prefactor, f, f_slope, value, slope);
+  envelope(primal(r), a.radial.r_max, a.radial.envelope_power, f, f_slope);
+  for_basis(a.radial, primal(r), radius_of(a, a.sender, e), radius_of(a, a.receiver, e), f, f_slope, [&](int n, double value, [[maybe_unused]] double slope) {
     basis[n] = T(value);
     if constexpr (is_dual<N>) basis[nb + n] = T(slope * r.d);
+  });
+  if (a.envelope) {
+    a.envelope[static_cast<long>(e) * planes<N>] = T(f);
+    if constexpr (is_dual<N>) a.envelope[2L * e + 1] = T(f_slope * r.d);
   }
   for (int k = 0; k < lm; ++k) {
     if constexpr (is_dual<N>) Y_out[k] = T(Y[k].v), Y_out[lm + k] = T(Y[k].d);
@@ -109,7 +150,7 @@ MACEKIT_FUNCTION void edge_geometry(const GeometryArgs<N>& a, int e) {
 template <class T>
 MACEKIT_FUNCTION void edge_geometry_adjoint(const GeometryAdjointArgs<T>& args, int e) {
   const GeometryArgs<T>& a = args.forward;
-  const int lm = (a.max_ell + 1) * (a.max_ell + 1), nb = padded<T>(a.num_bessel);
+  const int lm = (a.max_ell + 1) * (a.max_ell + 1), nb = padded<T>(a.radial.size);
   const double* v = a.vec + 3L * e;
   const Jet x{v[0], 1, 0, 0}, y{v[1], 0, 1, 0}, z{v[2], 0, 0, 1};
   const Jet r = square_root(x * x + y * y + z * z);
@@ -119,18 +160,41 @@ MACEKIT_FUNCTION void edge_geometry_adjoint(const GeometryAdjointArgs<T>& args, 
   const T* Y_bar = args.Y_bar + static_cast<long>(e) * lm;
   for (int k = 1; k < lm; ++k) bar[0] += Y_bar[k] * Y[k].x, bar[1] += Y_bar[k] * Y[k].y, bar[2] += Y_bar[k] * Y[k].z;
   double f, f_slope, r_bar = 0;
-  envelope(r.v, a.r_max, a.envelope_power, f, f_slope);
-  const double prefactor = std::sqrt(2 / a.r_max);
+  envelope(r.v, a.radial.r_max, a.radial.envelope_power, f, f_slope);
   const T* basis_bar = args.basis_bar + static_cast<long>(e) * nb;
-  for (int n = 0; n < a.num_bessel; ++n) {
-    double value, slope;
-    radial_basis(r.v, a.bessel_weights[n], prefactor, f, f_slope, value, slope);
-    r_bar += basis_bar[n] * slope;
-  }
+  for_basis(a.radial, r.v, radius_of(a, a.sender, e), radius_of(a, a.receiver, e), f, f_slope, [&](int n, double, double slope) { r_bar += basis_bar[n] * slope; });
+  if (args.envelope_bar) r_bar += args.envelope_bar[e] * f_slope;
   double* vec_bar = args.vec_bar + 3L * e;
   vec_bar[0] += bar[0] + r_bar * r.x;
   vec_bar[1] += bar[1] + r_bar * r.y;
   vec_bar[2] += bar[2] + r_bar * r.z;
+}
+
+MACEKIT_FUNCTION void node_repulsion(const RepulsionArgs& a, int i) {
+  const int u = a.species[i];
+  const double scale = a.scale[a.head[i]];
+  double energy = 0;
+  for (int e = a.first[i]; e < a.first[i + 1]; ++e) {
+    const int v = a.species[a.sender[e]];
+    const double* x = a.vec + 3L * e;
+    const double r = std::sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2]);
+    double f, f_slope;
+    envelope(r, a.radius[u] + a.radius[v], a.envelope_power, f, f_slope);
+    if (f == 0 && f_slope == 0) continue;
+    const double decay[4] = {3.2, 0.9423, 0.4028, 0.2016};
+    const double length = a.prefactor * 0.529 / (std::pow(a.charge[u], a.exponent) + std::pow(a.charge[v], a.exponent));
+    double phi = 0, phi_slope = 0;
+    for (int k = 0; k < 4; ++k) {
+      const double term = a.c[k] * std::exp(-decay[k] * r / length);
+      phi += term, phi_slope -= decay[k] / length * term;
+    }
+    const double coulomb = 0.5 * 14.3996 * a.charge[u] * a.charge[v] / r;
+    energy += coulomb * phi * f;
+    if (!a.vec_bar) continue;
+    const double slope = coulomb * (phi_slope * f + phi * f_slope - phi * f / r) * scale / r;
+    for (int k = 0; k < 3; ++k) a.vec_bar[3L * e + k] += slope * x[k];
+  }
+  if (a.node_energy) a.node_energy[i] += scale * energy;
 }
 
 }  // namespace macekit::MACEKIT_ISA

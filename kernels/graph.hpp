@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <map>
+#include <string>
 #include <vector>
 
 namespace macekit {
+
+/// Further inputs of a model by name (total_charge, ..): [G] values of structures or [num_rows] of atoms, times their width.
+using Inputs = std::map<std::string, std::vector<double>>;
 
 /// Atoms and directed edges of one or many structures, as plain arrays that the caller owns.
 ///
@@ -19,12 +24,14 @@ struct Graph {
   const int* species = nullptr;   ///< [num_rows] index into the potential's elements
   const int* graph_of = nullptr;  ///< [N] structure of each atom; null: all belong to structure 0
   const int* head = nullptr;      ///< [G] read-out head of each structure; null: head 0
+  const Inputs* inputs = nullptr; ///< null: none
 };
 
 /// The same, owning its arrays.
 struct GraphData {
   std::vector<int> first{0}, sender, species, graph_of, head;
   std::vector<double> vec;
+  Inputs inputs;
   int num_ghosts = 0;
   int num_graphs() const { return static_cast<int>(head.size()); }
   Graph view() const {
@@ -34,7 +41,7 @@ struct GraphData {
     g.num_edges = static_cast<int>(sender.size());
     g.num_graphs = num_graphs();
     g.first = first.data(), g.sender = sender.data(), g.vec = vec.data(), g.species = species.data();
-    g.graph_of = graph_of.data(), g.head = head.data();
+    g.graph_of = graph_of.data(), g.head = head.data(), g.inputs = &inputs;
     return g;
   }
 };

@@ -3,30 +3,32 @@
 #pragma once
 #include "kernels/backend.hpp"
 
-#define MACEKIT_DECLARE_KERNELS(isa)                                            \
-  namespace isa {                                                               \
-  template <class N> void geometry(const GeometryArgs<N>&);                     \
-  template <class T> void geometry_adjoint(const GeometryAdjointArgs<T>&);      \
-  template <class N> void radial(const RadialArgs<N>&);                         \
-  template <class N> void radial_adjoint(const RadialAdjointArgs<N>&);          \
-  template <class N> void convolution(const ConvolutionArgs<N>&);               \
-  template <class N> void convolution_adjoint(const ConvolutionAdjointArgs<N>&); \
-  template <class N> void linear(const LinearArgs<N>&);                         \
-  template <class N> void linear_adjoint(const LinearAdjointArgs<N>&);          \
-  template <class N> void contraction(const ContractionArgs<N>&);               \
-  template <class N> void contraction_adjoint(const ContractionAdjointArgs<N>&); \
-  template <class N> void readout(const ReadoutArgs<N>&);                       \
-  template <class N> void readout_adjoint(const ReadoutAdjointArgs<N>&);        \
-  template <class N> void embed_species(const EmbedArgs<N>&);                   \
-  template <class T> void embed_species_adjoint(const EmbedAdjointArgs<T>&);    \
-  template <class N>                                                            \
-  const Kernels<N>& list() {                                                    \
-    using T = scalar_t<N>;                                                      \
-    static const Kernels<N> all = {geometry<N>,    radial<N>,      radial_adjoint<N>,      convolution<N>, convolution_adjoint<N>, \
-                                   linear<N>,      linear_adjoint<N>, contraction<N>,      contraction_adjoint<N>, readout<N>,     \
-                                   readout_adjoint<N>, embed_species<N>, geometry_adjoint<T>, embed_species_adjoint<T>};           \
-    return all;                                                                 \
-  }                                                                             \
+/// The kernels that exist for all numbers, in the order of Kernels<N>: F(function, Args)
+#define MACEKIT_FOR_EACH_KERNEL(F) \
+  F(geometry, GeometryArgs) F(radial, RadialArgs) F(radial_adjoint, RadialAdjointArgs) F(convolution, ConvolutionArgs) \
+  F(convolution_adjoint, ConvolutionAdjointArgs) F(linear, LinearArgs) F(linear_adjoint, LinearAdjointArgs) F(contraction, ContractionArgs) \
+  F(contraction_adjoint, ContractionAdjointArgs) F(readout, ReadoutArgs) F(readout_adjoint, ReadoutAdjointArgs) F(embed_species, EmbedArgs) \
+  F(density, DensityArgs) F(density_adjoint, DensityAdjointArgs) F(normalize, NormalizeArgs) F(normalize_adjoint, NormalizeAdjointArgs) \
+  F(gate, GateArgs) F(gate_adjoint, GateAdjointArgs) F(activate_rows, ActivateArgs) F(activate_rows_adjoint, ActivateAdjointArgs)
+
+#define MACEKIT_DECLARE_KERNEL(function, Args) \
+  template <class N>                           \
+  void function(const Args<N>&);
+#define MACEKIT_LIST_KERNEL(function, Args) function<N>,
+#define MACEKIT_DECLARE_KERNELS(isa)                                         \
+  namespace isa {                                                            \
+  MACEKIT_FOR_EACH_KERNEL(MACEKIT_DECLARE_KERNEL)                            \
+  template <class T>                                                         \
+  void geometry_adjoint(const GeometryAdjointArgs<T>&);                      \
+  template <class T>                                                         \
+  void embed_species_adjoint(const EmbedAdjointArgs<T>&);                    \
+  void repulsion(const RepulsionArgs&);                                      \
+  template <class N>                                                         \
+  const Kernels<N>& list() {                                                 \
+    using T = scalar_t<N>;                                                   \
+    static const Kernels<N> all = {MACEKIT_FOR_EACH_KERNEL(MACEKIT_LIST_KERNEL) geometry_adjoint<T>, embed_species_adjoint<T>, repulsion}; \
+    return all;                                                              \
+  }                                                                          \
   }
 
 #define MACEKIT_FOR_EACH_NUMBER(F) F(double) F(float) F(Dual<double>) F(Dual<float>)

@@ -32,6 +32,9 @@ inline constexpr int planes = Layout<N>::planes;
 template <class N>
 inline constexpr bool is_dual = planes<N> == 2;
 
+/// Functions between linear layers.
+enum class Activation { identity, silu, tanh, abs };
+
 /// Channels are padded to whole cache lines, so that no kernel has a remainder loop.
 template <class T>
 MACEKIT_INLINE constexpr int padded(int count) {
@@ -63,6 +66,7 @@ MACEKIT_INLINE double primal(double a) { return a; }
 template <class V> MACEKIT_INLINE V primal(Dual<V> a) { return a.v; }
 
 MACEKIT_INLINE double square_root(double a) { return std::sqrt(a); }
+MACEKIT_INLINE float square_root(float a) { return std::sqrt(a); }
 template <class V> MACEKIT_INLINE Dual<V> square_root(Dual<V> a) {
   const V s = square_root(a.v);
   return {s, a.d / (V(2) * s)};

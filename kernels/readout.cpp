@@ -10,6 +10,7 @@
 
 #include "kernels/isa.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/readout_body.hpp"
 
 namespace macekit::MACEKIT_ISA {
 namespace {
@@ -23,24 +24,14 @@ void readout(const ReadoutArgs<N>& a) {
   const long h_row = static_cast<long>(a.components) * planes<N> * a.channels;
   if (!a.node_energy) return;
   for_parts("macekit::readout", parts, [&](int part) {
-    std::vector<T> z(chunk * planes<N> * a.columns);
+    std::vector<T> z(chunk * planes<N> * a.columns), work(readout_work * planes<N> * a.columns);
     const int end = part_begin(a.num_nodes, part + 1, parts);
     for (int i0 = part_begin(a.num_nodes, part, parts); i0 < end; i0 += chunk) {
       const int n = std::min(chunk, end - i0);
       gemm<T>(n * planes<N>, a.channels, a.columns, a.h + i0 * h_row, {h_row, planes<N>, a.channels}, a.W1, a.columns, z.data(), {a.columns}, false);
       for (int i = 0; i < n; ++i) {
-        const T* zi = z.data() + static_cast<long>(i) * planes<N> * a.columns;
         const int head = a.head[i0 + i];
-        double out = 0;
-        if (a.width == 0) out = zi[head];
-        else {
-          for (int c = head * a.width / lanes<T> * lanes<T>; c < (head + 1) * a.width; c += lanes<T>) {
-            const Vector<T> value = silu<T>(load_vector(zi + c)).value;
-            for (int k = 0; k < lanes<T>; ++k)
-              if (c + k >= head * a.width && c + k < (head + 1) * a.width) out += double(value[k]) * a.W2[static_cast<long>(c + k) * a.num_heads + head];
-          }
-        }
-        a.node_energy[i0 + i] += a.scale[head] * out;
+        a.node_energy[i0 + i] += a.scale[head] * node_readout<N>(a, head, z.data() + static_cast<long>(i) * planes<N> * a.columns, work.data());
       }
     }
   });
@@ -52,11 +43,21 @@ void readout_adjoint(const ReadoutAdjointArgs<N>& args) {
   const ReadoutArgs<N>& a = args.forward;
   const int parts = num_parts();
   const long h_row = static_cast<long>(a.components) * planes<N> * a.channels;
-  const std::size_t size1 = static_cast<std::size_t>(a.channels) * a.columns, size2 = static_cast<std::size_t>(a.columns) * a.num_heads;
-  std::vector<std::vector<T>> copy1(is_dual<N> ? parts : 0), copy2(copy1.size());
+  // Gradients of each part, one after the other: W1, W2, Wm, bm, b2.
+  const std::size_t columns = a.columns, sizes[] = {a.channels * columns, a.width ? columns * a.num_heads : 0, args.Wm_bar ? columns * columns : 0,
+                                                    args.bm_bar ? columns : 0, args.b2_bar ? std::size_t(a.num_heads) : 0};
+  T* totals[] = {args.W1_bar, args.W2_bar, args.Wm_bar, args.bm_bar, args.b2_bar};
+  std::vector<std::vector<T>> copies(is_dual<N> ? parts : 0);
   for_parts("macekit::readout_adjoint", parts, [&](int part) {
-    std::vector<T> z(chunk * planes<N> * a.columns), z_bar(z.size());
-    if constexpr (is_dual<N>) copy1[part].assign(size1, T(0)), copy2[part].assign(size2, T(0));
+    std::vector<T> z(chunk * planes<N> * a.columns), z_bar(z.size()), work(readout_work * planes<N> * a.columns);
+    ReadoutAdjointArgs<N> mine = args;
+    if constexpr (is_dual<N>) {
+      copies[part].assign(sizes[0] + sizes[1] + sizes[2] + sizes[3] + sizes[4], T(0));
+      T** targets[] = {&mine.W1_bar, &mine.W2_bar, &mine.Wm_bar, &mine.bm_bar, &mine.b2_bar};
+      T* next = copies[part].data();
+      for (int k = 0; k < 5; ++k)
+        if (*targets[k]) *targets[k] = next, next += sizes[k];
+    }
     const int end = part_begin(a.num_nodes, part + 1, parts);
     for (int i0 = part_begin(a.num_nodes, part, parts); i0 < end; i0 += chunk) {
       const int n = std::min(chunk, end - i0);
@@ -64,43 +65,28 @@ void readout_adjoint(const ReadoutAdjointArgs<N>& args) {
       if (a.width > 0) gemm<T>(n * planes<N>, a.channels, a.columns, a.h + i0 * h_row, h_rows, a.W1, a.columns, z.data(), {a.columns}, false);
       std::fill(z_bar.begin(), z_bar.end(), T(0));
       for (int i = 0; i < n; ++i) {
-        const T* zi = z.data() + static_cast<long>(i) * planes<N> * a.columns;
-        T* bar = z_bar.data() + static_cast<long>(i) * planes<N> * a.columns;
         const int head = a.head[i0 + i];
-        const T scale = T(a.scale[head]);
-        [[maybe_unused]] const T seed = is_dual<N> ? T(a.scale[head] * args.seed[i0 + i]) : T(0);
-        if (a.width == 0) {
-          bar[head] = scale;
-          if constexpr (is_dual<N>) bar[a.columns + head] = seed;
-          continue;
-        }
-        for (int c = head * a.width / lanes<T> * lanes<T>; c < (head + 1) * a.width; c += lanes<T>) {
-          const Silu<Pack<N>> s = silu<N>(load<N>(zi + c, a.columns));
-          for (int k = 0; k < lanes<T>; ++k) {
-            const int j = c + k;
-            if (j < head * a.width || j >= (head + 1) * a.width) continue;
-            const T w = a.W2[static_cast<long>(j) * a.num_heads + head];
-            if constexpr (is_dual<N>) {
-              bar[j] = scale * w * s.slope.v[k];
-              bar[a.columns + j] = seed * w * s.slope.v[k] + scale * w * s.slope.d[k];
-              copy2[part][static_cast<std::size_t>(j) * a.num_heads + head] += seed * s.value.v[k] + scale * s.value.d[k];
-            } else {
-              bar[j] = scale * w * s.slope[k];
-            }
-          }
-        }
+        const long at = static_cast<long>(i) * planes<N> * a.columns;
+        N seed;
+        if constexpr (is_dual<N>) seed = {T(a.scale[head]), T(a.scale[head] * args.seed[i0 + i])};
+        else seed = T(a.scale[head]);
+        node_readout_adjoint<N>(mine, head, seed, z.data() + at, z_bar.data() + at, work.data());
       }
       gemm<T>(n * planes<N>, a.columns, a.channels, z_bar.data(), {a.columns}, a.W1_transposed, a.channels, args.h_bar + i0 * h_row, h_rows, true);
       if constexpr (is_dual<N>) {
         const RowMap rows{h_row}, bar_rows{2L * a.columns};
-        gemm_transposed<T>(n, a.channels, a.columns, a.h + i0 * h_row, rows, z_bar.data() + a.columns, bar_rows, copy1[part].data(), a.columns);
-        gemm_transposed<T>(n, a.channels, a.columns, a.h + i0 * h_row + a.channels, rows, z_bar.data(), bar_rows, copy1[part].data(), a.columns);
+        gemm_transposed<T>(n, a.channels, a.columns, a.h + i0 * h_row, rows, z_bar.data() + a.columns, bar_rows, mine.W1_bar, a.columns);
+        gemm_transposed<T>(n, a.channels, a.columns, a.h + i0 * h_row + a.channels, rows, z_bar.data(), bar_rows, mine.W1_bar, a.columns);
       }
     }
   });
-  for (std::size_t part = 0; part < copy1.size(); ++part) {
-    for (std::size_t k = 0; k < size1; ++k) args.W1_bar[k] += copy1[part][k];
-    for (std::size_t k = 0; k < size2 && a.width > 0; ++k) args.W2_bar[k] += copy2[part][k];
+  for (const auto& copy : copies) {
+    const T* from = copy.data();
+    for (int k = 0; k < 5; ++k) {
+      if (!totals[k]) continue;
+      for (std::size_t q = 0; q < sizes[k]; ++q) totals[k][q] += from[q];
+      from += sizes[k];
+    }
   }
 }
 

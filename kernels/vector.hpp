@@ -28,9 +28,17 @@ template <class T>
 MACEKIT_INLINE T exponential(T x) {
   return Kokkos::exp(x);
 }
+template <class T>
+MACEKIT_INLINE T sum_lanes(T v) {
+  return v;
+}
 /// *p += v where other threads may add as well.
 template <class T>
 MACEKIT_INLINE void accumulate(T* p, T v) {
+  Kokkos::atomic_add(p, v);
+}
+template <class T>
+MACEKIT_INLINE void accumulate_number(T* p, T v) {
   Kokkos::atomic_add(p, v);
 }
 
@@ -92,6 +100,10 @@ template <class T>
 MACEKIT_INLINE void accumulate(T* p, Vector<T> v) {
   store_vector(p, load_vector(p) + v);
 }
+template <class T>
+MACEKIT_INLINE void accumulate_number(T* p, T v) {
+  *p += v;
+}
 
 #endif
 
@@ -133,7 +145,44 @@ MACEKIT_INLINE Pack<N> splat(const scalar_t<N>* p, [[maybe_unused]] long plane) 
   if constexpr (is_dual<N>) return {broadcast(p[0]), broadcast(p[plane])};
   else return broadcast(p[0]);
 }
-/// silu(x) = x / (1 + exp(-x)) and its derivative, for vectors and their duals.
+/// One number, plain or dual.
+template <class N>
+MACEKIT_INLINE N load_number(const scalar_t<N>* p, [[maybe_unused]] long plane) {
+  if constexpr (is_dual<N>) return {p[0], p[plane]};
+  else return p[0];
+}
+template <class N>
+MACEKIT_INLINE void store_number(scalar_t<N>* p, [[maybe_unused]] long plane, N x) {
+  if constexpr (is_dual<N>) p[0] = x.v, p[plane] = x.d;
+  else p[0] = x;
+}
+template <class N>
+MACEKIT_INLINE N one() {
+  if constexpr (is_dual<N>) return {1, 0};
+  else return 1;
+}
+template <class N>
+MACEKIT_INLINE Pack<N> spread(N x) {
+  if constexpr (is_dual<N>) return {broadcast(x.v), broadcast(x.d)};
+  else return broadcast(x);
+}
+template <class N>
+MACEKIT_INLINE N sum_of(Pack<N> x) {
+  using T = scalar_t<N>;
+  if constexpr (is_dual<N>) return {sum_lanes<T>(x.v), sum_lanes<T>(x.d)};
+  else return sum_lanes<T>(x);
+}
+/// tanh of one number and 1 - tanh^2.
+template <class N>
+MACEKIT_INLINE N tanh_of(N x) {
+  if constexpr (is_dual<N>) {
+    const scalar_t<N> t = std::tanh(x.v);
+    return {t, (1 - t * t) * x.d};
+  } else {
+    return std::tanh(x);
+  }
+}
+/// A function with its derivative, for vectors and their duals. silu(x) = x / (1 + exp(-x)).
 template <class V> struct Silu { V value, slope; };
 template <class T>
 MACEKIT_INLINE void silu_derivatives(Vector<T> x, Vector<T>& value, Vector<T>& first, Vector<T>& second) {
@@ -152,6 +201,44 @@ MACEKIT_INLINE Silu<Pack<N>> silu(Pack<N> x) {
   } else {
     silu_derivatives<T>(x, value, first, second);
     return {value, first};
+  }
+}
+
+/// sigmoid(x) = 1 / (1 + exp(-x)), its derivative s (1 - s).
+template <class N>
+MACEKIT_INLINE Silu<Pack<N>> sigmoid(Pack<N> x) {
+  using T = scalar_t<N>;
+  if constexpr (is_dual<N>) {
+    const Vector<T> s = T(1) / (T(1) + exponential<T>(-x.v)), slope = s * (T(1) - s);
+    return {{s, slope * x.d}, {slope, slope * (T(1) - T(2) * s) * x.d}};
+  } else {
+    const Vector<T> s = T(1) / (T(1) + exponential<T>(-x));
+    return {s, s * (T(1) - s)};
+  }
+}
+template <class T>
+MACEKIT_INLINE Vector<T> sign_of(Vector<T> x) {
+  return x < T(0) ? broadcast(T(-1)) : broadcast(T(1));
+}
+template <class N>
+MACEKIT_INLINE Silu<Pack<N>> activate(Activation kind, Pack<N> x) {
+  using T = scalar_t<N>;
+  switch (kind) {
+    case Activation::silu: return silu<N>(x);
+    case Activation::tanh: {  // 2 sigmoid(2x) - 1
+      const Silu<Pack<N>> s = sigmoid<N>(broadcast(T(2)) * x);
+      return {broadcast(T(2)) * s.value - broadcast(T(1)), broadcast(T(4)) * s.slope};
+    }
+    case Activation::abs: {
+      if constexpr (is_dual<N>) {
+        const Vector<T> s = sign_of<T>(x.v);
+        return {s * x, {s, Vector<T>{}}};
+      } else {
+        const Vector<T> s = sign_of<T>(x);
+        return {s * x, s};
+      }
+    }
+    default: return {x, spread<N>(one<N>())};
   }
 }
 

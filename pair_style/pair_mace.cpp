@@ -32,6 +32,7 @@ using namespace macekit;
 struct PairMACE::Implementation {
   Precision precision = Precision::float64;
   std::string head, path;
+  Inputs inputs;
   std::unique_ptr<Potential> potential;
   std::unique_ptr<Evaluator> evaluator;
   std::vector<int> species_of_type;  // [ntypes + 1], -1 for NULL
@@ -51,6 +52,17 @@ void start_kokkos(int num_threads) {
   std::atexit([] {
     if (Kokkos::is_initialized() && !Kokkos::is_finalized()) Kokkos::finalize();
   });
+}
+
+// LAMMPS runs one structure, so only inputs of structures make sense.
+void check_inputs(const Hyperparameters &hp, const Inputs &given) {
+  for (const auto &[name, value] : given)
+    if (std::none_of(hp.embeddings.begin(), hp.embeddings.end(), [&](const InputEmbedding &e) { return e.name == name; }))
+      throw InputError("the potential takes no input " + name + "; remove `input " + name + "`.");
+  for (const InputEmbedding &e : hp.embeddings) {
+    if (e.per != "graph" || e.in_dim > 1) throw InputError("the potential needs a value of " + e.name + " for each atom, which LAMMPS cannot give it.");
+    if (!given.count(e.name)) throw InputError("the potential needs the input " + e.name + ": write `pair_style mace input " + e.name + " VALUE`.");
+  }
 }
 
 }  // namespace
@@ -82,9 +94,15 @@ void PairMACE::settings(int narg, char **arg) {
   if (allocated)
     for (int i = 1; i <= atom->ntypes; ++i)
       for (int j = i; j <= atom->ntypes; ++j) setflag[i][j] = 0;
-  const std::vector<std::string> keywords{"precision", "head"}, precisions{"float64", "float32"};
+  const std::vector<std::string> keywords{"precision", "head", "input"}, precisions{"float64", "float32"};
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
+    if (keyword == "input") {
+      if (k + 2 >= narg) fail_together("keyword input needs a name and a value: input total_charge 0.");
+      impl_->inputs[arg[k + 1]] = {utils::numeric(FLERR, arg[k + 2], false, lmp)};
+      ++k;
+      continue;
+    }
     if (std::find(keywords.begin(), keywords.end(), keyword) == keywords.end())
       fail_together("unknown keyword " + keyword + "; did you mean " + nearest(keyword, keywords) + "?");
     if (k + 1 == narg) fail_together("keyword " + keyword + " needs a value.");
@@ -131,6 +149,7 @@ void PairMACE::coeff(int narg, char **arg) {
         throw InputError("atom type " + std::to_string(type) + ": " + e.what() + " Use NULL for types without this potential.");
       }
     }
+    check_inputs(impl_->potential->hyperparameters(), impl_->inputs);
     impl_->evaluator = make_evaluator(*impl_->potential, impl_->precision);
   } catch (const std::exception &e) {
     failure = e.what();
@@ -192,7 +211,8 @@ void PairMACE::compute(int eflag, int vflag) {
   Implementation &s = *impl_;
   const double r_max = s.potential->hyperparameters().r_max;
   s.graph.build(atom, list, s.species_of_type, s.head_index, r_max);
-  const Graph graph = s.graph.view();
+  Graph graph = s.graph.view();
+  graph.inputs = &s.inputs;
   s.exchange.use_rows(s.graph.row_of_atom(), graph.num_nodes);
   try {
     s.evaluator->compute(graph, s.exchange, {true, false}, s.evaluation);
@@ -217,8 +237,7 @@ void PairMACE::compute(int eflag, int vflag) {
     if (vflag_atom)
       for (int k = 0; k < 6; ++k) vatom[i][k] += s.row_virial[9L * row + voigt[k]];
   }
-  if (eflag_global)
-    for (double e : s.evaluation.node_energy) eng_vdwl += e;
+  if (eflag_global) eng_vdwl += s.evaluation.energy[0];
   if (eflag_atom)
     for (int row = 0; row < graph.num_nodes; ++row) eatom[atom_of_row[row]] += s.evaluation.node_energy[row];
   if (vflag_global)

@@ -2,11 +2,14 @@
 #include "potentials/differentiable.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <random>
 
 #include "kernels/error.hpp"
 #include "kernels/tables/symmetric_basis.hpp"
 #include "potentials/architecture.hpp"
+#include "potentials/covalent_radii.hpp"
 #include "potentials/executor_templates.hpp"
 #include "potentials/model.hpp"
 #include "potentials/model_constants.hpp"
@@ -50,10 +53,11 @@ class DifferentiableOf final : public Differentiable {
     }
     constants_.start(graph, result);
     NoExchange exchange;
-    plain_->forward(graph, exchange, nullptr, result.node_energy.data());
+    std::vector<double> graph_energy(graph.num_nodes, 0.0);
+    plain_->forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy.data());
     result.edge_gradient.assign(gradient ? 3L * graph.num_edges : 0, 0.0);
     if (gradient) plain_->adjoint(exchange, result.edge_gradient.data());
-    constants_.sum(graph, result);
+    constants_.sum(graph, graph_energy, result);
     result.node_features.clear();
   }
   void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<double*>& gradient) override {
@@ -78,7 +82,7 @@ class DifferentiableOf final : public Differentiable {
   void dual_pass(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<S*>& gradient) {
     require<ShapeError>(gradient.size() == parameters_.size(), "parameter_gradient: one array for each of ", parameters_.size(), " parameters");
     NoExchange exchange;
-    dual_->forward(graph, exchange, vec_dot, nullptr);
+    dual_->forward(graph, exchange, vec_dot, nullptr, nullptr);
     std::vector<double> seed(graph.num_nodes);
     for (int i = 0; i < graph.num_nodes; ++i) seed[i] = energy_seed[graph.graph_of ? graph.graph_of[i] : 0];
     dual_->parameter_adjoint(exchange, seed.data());
@@ -106,6 +110,31 @@ std::unique_ptr<Differentiable> make_differentiable(const Potential& potential, 
   return std::make_unique<DifferentiableOf<double>>(potential, backend);
 }
 
+namespace {
+
+// How mace-torch starts a tensor (mace.md 2.13).
+struct Start {
+  enum Kind { normal, uniform, constant } kind;
+  double width = 0;  // of the uniform distribution, or the constant
+};
+Start start_of(const std::string& name, const std::vector<std::int64_t>& shape) {
+  const auto contains = [&](const char* part) { return name.find(part) != std::string::npos; };
+  const auto ends_with = [&](const char* end) { return name.size() >= std::strlen(end) && name.compare(name.size() - std::strlen(end), std::string::npos, end) == 0; };
+  if (ends_with(".alpha")) return {Start::constant, 20};
+  if (ends_with(".beta")) return {Start::constant, 0};
+  if (contains("source_embedding") || contains("target_embedding")) return {Start::uniform, 0.001};
+  const std::size_t net = name.find(".net.");
+  if (net != std::string::npos && std::stoi(name.substr(net + 5)) % 3 == 1) return {Start::constant, ends_with(".weight") ? 1.0 : 0.0};  // LayerNorm
+  // torch.nn.Linear's biases take their width from the fan-in, which is that of the weight before them.
+  if (contains(".net.") || contains("joint_embedding.project") || (contains("joint_embedding.embedders") && (contains(".0.") || contains(".2.")))) {
+    return {Start::uniform, ends_with(".weight") ? 1 / std::sqrt(double(shape.at(1))) : 0};
+  }
+  if (ends_with(".bias")) return {Start::constant, 0};  // of read-outs
+  return {Start::normal};
+}
+
+}  // namespace
+
 Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& atomic_energies, std::uint64_t seed) {
   validate(hp);
   require<InputError>(static_cast<int>(atomic_energies.size()) == hp.num_heads() * hp.num_elements(), "initial_tensors: ", hp.num_heads(), " x ",
@@ -119,9 +148,21 @@ Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& at
     tensors["scale_shift.scale"] = real({hp.num_heads()}, std::vector<double>(hp.num_heads(), 1.0));
     tensors["scale_shift.shift"] = real({hp.num_heads()}, std::vector<double>(hp.num_heads(), 0.0));
   }
-  std::vector<double> bessel;
-  for (int n = 1; n <= hp.num_bessel; ++n) bessel.push_back(n * M_PI / hp.r_max);
-  tensors["radial_embedding.bessel_fn.bessel_weights"] = real({hp.num_bessel}, bessel);
+  std::vector<double> centres;
+  for (int n = 0; n < hp.num_bessel; ++n) centres.push_back(hp.radial_type == "bessel" ? (n + 1) * M_PI / hp.r_max : n * hp.r_max / (hp.num_bessel - 1));
+  if (hp.radial_type == "bessel") tensors["radial_embedding.bessel_fn.bessel_weights"] = real({hp.num_bessel}, centres);
+  if (hp.radial_type == "gaussian") tensors["radial_embedding.bessel_fn.gaussian_weights"] = real({hp.num_bessel}, centres);
+  const std::string transform = "radial_embedding.distance_transform.", zbl = "pair_repulsion_fn.";
+  const std::vector<double> radii(std::begin(covalent_radii), std::end(covalent_radii));
+  if (hp.distance_transform != "None") tensors[transform + "covalent_radii"] = real({119}, radii);
+  if (hp.distance_transform == "Agnesi")
+    for (const auto& [name, value] : {std::pair{"a", 1.0805}, std::pair{"q", 0.9183}, std::pair{"p", 4.5791}}) tensors[transform + name] = real({}, {value});
+  if (hp.distance_transform == "Soft") tensors[transform + "alpha"] = real({}, {4.0});
+  if (hp.pair_repulsion) {
+    tensors[zbl + "c"] = real({4}, {0.1818, 0.5099, 0.2802, 0.02817});
+    tensors[zbl + "a_exp"] = real({}, {0.300}), tensors[zbl + "a_prefactor"] = real({}, {0.4543});
+    tensors[zbl + "covalent_radii"] = real({119}, radii);
+  }
 
   for (int t = 0; t < hp.num_interactions; ++t)
     for (int l = 0; l <= output_lmax(hp, t); ++l)
@@ -132,16 +173,21 @@ Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& at
         tensors[contraction_basis(t, l, order) + ".index"] = std::move(index);
         tensors[contraction_basis(t, l, order) + ".value"] = real({static_cast<std::int64_t>(u.value.size())}, u.value);
         const std::string name = contraction_weight(hp, t, l, order);
-        Tensor w = real({hp.num_elements(), u.num_paths, hp.num_channels}, {});
+        Tensor w = real({contraction_species(hp), u.num_paths, hp.num_channels}, {});
         w.real.resize(w.size());
         for (double& x : w.real) x = normal(engine) / u.num_paths;
         tensors[name] = std::move(w);
       }
+  double fan_width = 0;  // of the torch.nn.Linear whose bias follows
   for (const auto& [name, shape] : trainable_shapes(hp, tensors)) {
     if (tensors.count(name)) continue;
     Tensor w = real(shape, {});
     w.real.resize(w.size());
-    for (double& x : w.real) x = normal(engine);
+    Start start = start_of(name, shape);
+    if (start.kind == Start::uniform && start.width == 0) start.width = fan_width;
+    if (start.kind == Start::uniform) fan_width = start.width;
+    std::uniform_real_distribution<double> uniform(-start.width, start.width);
+    for (double& x : w.real) x = start.kind == Start::normal ? normal(engine) : start.kind == Start::uniform ? uniform(engine) : start.width;
     tensors[name] = std::move(w);
   }
   return tensors;

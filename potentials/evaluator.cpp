@@ -6,6 +6,7 @@
 #include "potentials/executor_templates.hpp"
 #include "potentials/model.hpp"
 #include "potentials/model_constants.hpp"
+#include "potentials/nearest.hpp"
 #include "potentials/potential.hpp"
 
 namespace macekit {
@@ -26,10 +27,11 @@ class EvaluatorOf final : public Evaluator {
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());
     constants_.start(graph, result);
-    executor_.forward(graph, exchange, nullptr, result.node_energy.data());
+    graph_energy_.assign(graph.num_nodes, 0.0);
+    executor_.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
     if (request.gradient) executor_.adjoint(exchange, result.edge_gradient.data());
-    constants_.sum(graph, result);
+    constants_.sum(graph, graph_energy_, result);
     result.node_features.clear();
     if (request.node_features) copy_features(graph, result);
     check_finite(graph, result);
@@ -39,6 +41,17 @@ class EvaluatorOf final : public Evaluator {
     for (const Step& step : program_.steps)
       if (const auto* s = std::get_if<ExchangeRows>(&step)) columns = std::max(columns, program_.slots[s->u].components * program_.slots[s->u].channels);
     return columns;
+  }
+  Intermediate intermediate(const std::string& name) const override {
+    std::vector<std::string> names;
+    for (std::size_t k = 0; k < program_.slots.size(); ++k) {
+      const SlotInfo& info = program_.slots[k];
+      names.push_back(info.name);
+      if (info.name != name) continue;
+      const std::vector<T> values = executor_.slot(static_cast<Slot>(k));
+      return {info.components, info.channels, {values.begin(), values.end()}};
+    }
+    throw InputError("the program has no array '" + name + "'; it has " + join(names) + ".");
   }
   std::string describe() const override { return macekit::describe(program_); }
   std::size_t memory() const override { return executor_.memory(); }
@@ -77,6 +90,7 @@ class EvaluatorOf final : public Evaluator {
   PackedWeights<T> weights_;
   ModelConstants constants_;
   Executor<T> executor_;
+  std::vector<double> graph_energy_;
 };
 
 }  // namespace

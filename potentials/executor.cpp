@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "potentials/executor.hpp"
 
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/error.hpp"
 #include "potentials/executor_templates.hpp"
 
 namespace macekit {
@@ -14,7 +18,8 @@ PackedWeights<T>::PackedWeights(const Program& program, Backend backend) : progr
 
 template <class N>
 Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend)
-    : program_(program), weights_(weights), constants_(constants), backend_(backend), kernels_(kernels<N>(backend)), mirror_(backend), node_energy_(backend), vec_bar_(backend) {
+    : program_(program), weights_(weights), constants_(constants), backend_(backend), kernels_(kernels<N>(backend)), mirror_(backend),
+      node_energy_(backend), graph_energy_(backend), vec_bar_(backend) {
   for (std::size_t s = 0; s < program.slots.size(); ++s) value_.emplace_back(backend), bar_.emplace_back(backend);
   for (std::size_t k = 0; k < program.weights.size(); ++k) weight_bar_.emplace_back(backend);
   int number = 0;
@@ -23,8 +28,12 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
     if (const auto* s = std::get_if<Convolve>(&step)) convolutions_[s] = view(s->tables, place);
     if (const auto* s = std::get_if<Contract>(&step)) contractions_[s] = view(s->tables, place), coefficient_bar_.emplace_back(backend);
   }
-  bessel_weights_ = mirror_.place("bessel_weights", constants_.bessel_weights.data(), constants_.bessel_weights.size());
-  scale_ = mirror_.place("scale", constants_.scale.data(), constants_.scale.size());
+  const auto place_named = [&](const char* name, const std::vector<double>& v) { return v.empty() ? nullptr : mirror_.place(name, v.data(), v.size()); };
+  radial_ = constants_.radial;
+  radial_.centres = place_named("centres", constants_.centres), radial_.radius = place_named("radius", constants_.radius);
+  one_of_each_head_.assign(constants_.num_heads, 1.0);
+  scale_ = place_named("scale", constants_.scale), ones_ = place_named("ones", one_of_each_head_);
+  repulsion_charge_ = place_named("charge", constants_.repulsion.charge), repulsion_radius_ = place_named("repulsion_radius", constants_.repulsion.radius);
 }
 
 template <class N>
@@ -37,6 +46,12 @@ void Executor<N>::prepare(const Graph& graph) {
   }
   head_storage_ = std::move(head);
   head_ = mirror_.place("head", head_storage_.data(), head_storage_.size());
+  receiver_storage_.resize(graph.num_edges);
+  for (int i = 0; i < graph.num_nodes; ++i) std::fill(receiver_storage_.begin() + graph.first[i], receiver_storage_.begin() + graph.first[i + 1], i);
+  receiver_ = mirror_.place("receiver", receiver_storage_.data(), receiver_storage_.size());
+  zeros_.assign(graph.num_nodes, 0);
+  no_species_ = mirror_.place("zeros", zeros_.data(), zeros_.size());
+  inputs_ = graph.inputs, host_graph_ = graph;
   graph_ = graph;
   graph_.first = mirror_.place("first", graph.first, graph.num_nodes + 1);
   graph_.sender = mirror_.place("sender", graph.sender, graph.num_edges);
@@ -51,25 +66,39 @@ void Executor<N>::prepare(const Graph& graph) {
 
 template <class N>
 GeometryArgs<N> Executor<N>::geometry_args() {
-  return {graph_.num_edges, constants_.max_ell, constants_.num_bessel, constants_.r_max, constants_.envelope_power, bessel_weights_,
-          graph_.vec, vec_dot_, value_[program_.Y].data(), value_[program_.basis].data()};
+  return {graph_.num_edges, constants_.max_ell, radial_, graph_.vec, vec_dot_, value_[program_.Y].data(), value_[program_.basis].data(),
+          program_.envelope < 0 ? nullptr : value_[program_.envelope].data(), graph_.sender, receiver_, graph_.species};
+}
+template <class N>
+RepulsionArgs Executor<N>::repulsion_args() {
+  RepulsionArgs a{graph_.num_nodes, graph_.first, graph_.sender, graph_.species, graph_.vec, repulsion_charge_, repulsion_radius_, {},
+                  constants_.repulsion.exponent, constants_.repulsion.prefactor, radial_.envelope_power, scale_, head_};
+  std::copy_n(constants_.repulsion.c, 4, a.c);
+  return a;
 }
 
 template <class N>
-void Executor<N>::forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy) {
+void Executor<N>::forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy, double* graph_energy) {
   prepare(graph);
   std::vector<double> no_motion;
   if (is_dual<N> && !vec_dot) no_motion.assign(3L * graph.num_edges, 0.0), vec_dot = no_motion.data();
   vec_dot_ = is_dual<N> ? mirror_.place("vec_dot", vec_dot, 3L * graph.num_edges) : nullptr;
   wants_energy_ = node_energy;
   node_energy_.resize(graph.num_nodes), node_energy_.zero();
-  for (const Step& step : program_.steps)
-    if (const auto* mix = std::get_if<Mix>(&step)) value_[mix->y].zero();
+  graph_energy_.resize(graph.num_nodes), graph_energy_.zero();
+  for (const Step& step : program_.steps) {
+    if (const auto* s = std::get_if<Mix>(&step)) value_[s->y].zero();
+    if (const auto* s = std::get_if<Normalize>(&step)) value_[s->y].zero();
+    if (const auto* s = std::get_if<Activate>(&step)) value_[s->y].zero();
+  }
   kernels_.geometry(geometry_args());
   for (const Step& step : program_.steps) std::visit([&](const auto& s) { run(s, exchange); }, step);
-  if (!node_energy) return;
-  const std::vector<double> energy = node_energy_.to_host();
-  for (int i = 0; i < graph.num_nodes; ++i) node_energy[i] += energy[i];
+  const auto give = [&](const Buffer<double>& from, double* to) {
+    if (!to) return;
+    const std::vector<double> energy = from.to_host();
+    for (int i = 0; i < graph.num_nodes; ++i) to[i] += energy[i];
+  };
+  give(node_energy_, node_energy), give(graph_energy_, graph_energy);
 }
 
 template <class N>
@@ -83,9 +112,10 @@ void Executor<N>::reverse(Exchange& exchange) {
 template <class N>
 void Executor<N>::adjoint(Exchange& exchange, double* vec_bar) {
   if constexpr (!is_dual<N>) {
-    reverse(exchange);
     vec_bar_.resize(3L * graph_.num_edges), vec_bar_.zero();
-    kernels_.geometry_adjoint({geometry_args(), bar_[program_.Y].data(), bar_[program_.basis].data(), vec_bar_.data()});
+    reverse(exchange);
+    kernels_.geometry_adjoint(
+        {geometry_args(), bar_[program_.Y].data(), bar_[program_.basis].data(), vec_bar_.data(), program_.envelope < 0 ? nullptr : bar_[program_.envelope].data()});
     const std::vector<double> sum = vec_bar_.to_host();
     for (std::size_t k = 0; k < sum.size(); ++k) vec_bar[k] += sum[k];
   }
@@ -109,15 +139,74 @@ std::size_t Executor<N>::memory() const {
   return bytes;
 }
 
-// ---- species embedding ----
+// ---- embedding of species and of inputs ----
+namespace {
+// The value of an input at each row: [rows][in_dim].
+std::vector<double> values_of_rows(const Inputs* inputs, const InputEmbedding& e, const Graph& graph) {
+  const int width = e.type == "continuous" ? e.in_dim : 1;
+  const bool per_graph = e.per == "graph";
+  const auto found = inputs ? inputs->find(e.name) : Inputs::const_iterator{};
+  require<InputError>(inputs && found != inputs->end(), "potential: it needs the input ", e.name, " (", per_graph ? "one value for each structure" : "a value for each atom",
+                      "), which was not given.");
+  const std::size_t count = static_cast<std::size_t>(per_graph ? graph.num_graphs : graph.num_rows) * width;
+  require<InputError>(found->second.size() == count, "potential: the input ", e.name, " has ", found->second.size(), " values, expected ", count, ".");
+  if (!per_graph) return found->second;
+  std::vector<double> values;
+  for (int r = 0; r < graph.num_rows; ++r) {
+    // Ghosts belong to the only structure that graphs with ghosts have.
+    const int g = graph.graph_of && r < graph.num_nodes ? graph.graph_of[r] : 0;
+    values.insert(values.end(), found->second.begin() + static_cast<long>(g) * width, found->second.begin() + static_cast<long>(g + 1) * width);
+  }
+  return values;
+}
+}  // namespace
 template <class N>
 void Executor<N>::run(const EmbedSpecies& s, Exchange&) {
-  kernels_.embed_species({graph_.num_rows, program_.slots[s.h].channels, graph_.species, weights_.weight(s.weight), value_[s.h].data()});
+  const int* row_index = graph_.species;
+  if (s.input >= 0) {
+    const InputEmbedding& e = program_.inputs[s.input];
+    std::vector<int>& classes = class_storage_[&s];
+    classes.clear();
+    for (double value : values_of_rows(inputs_, e, host_graph_)) {
+      const double place = std::trunc(value + e.offset);
+      require<InputError>(place >= 0 && place < e.num_classes, "potential: the input ", e.name, " is ", value, "; this potential knows ", -e.offset, " to ",
+                          e.num_classes - 1 - e.offset, ".");
+      classes.push_back(static_cast<int>(place));
+    }
+    row_index = class_of_row_[&s] = mirror_.place("classes of " + e.name, classes.data(), classes.size());
+  }
+  kernels_.embed_species({graph_.num_rows, program_.slots[s.h].channels, row_index, weights_.weight(s.weight), value_[s.h].data()});
 }
 template <class N>
 void Executor<N>::run_adjoint(const EmbedSpecies& s, Exchange&) {
   if constexpr (is_dual<N>)
-    kernels_.embed_species_adjoint({graph_.num_rows, program_.slots[s.h].channels, graph_.species, bar_[s.h].data(), weight_bar_[s.weight].data()});
+    kernels_.embed_species_adjoint(
+        {graph_.num_rows, program_.slots[s.h].channels, s.input < 0 ? graph_.species : class_of_row_.at(&s), bar_[s.h].data(), weight_bar_[s.weight].data()});
+}
+
+template <class N>
+void Executor<N>::run(const LoadInput& s, Exchange&) {
+  const int in_dim = program_.inputs[s.input].in_dim, channels = program_.slots[s.x].channels;
+  const std::vector<double> values = values_of_rows(inputs_, program_.inputs[s.input], host_graph_);
+  std::vector<T> rows(value_[s.x].size(), T(0));
+  for (int r = 0; r < graph_.num_rows; ++r)
+    for (int k = 0; k < in_dim; ++k) rows[static_cast<std::size_t>(r) * planes<N> * channels + k] = T(values[static_cast<std::size_t>(r) * in_dim + k]);
+  value_[s.x].copy_in(rows.data(), rows.size());
+}
+template <class N>
+void Executor<N>::run_adjoint(const LoadInput&, Exchange&) {}
+
+template <class N>
+ActivateArgs<N> Executor<N>::args(const Activate& s) {
+  return {graph_.num_rows, program_.slots[s.x].channels, s.kind, weight_or_null(s.bias), value_[s.x].data(), value_[s.y].data()};
+}
+template <class N>
+void Executor<N>::run(const Activate& s, Exchange&) {
+  kernels_.activate_rows(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const Activate& s, Exchange&) {
+  if (bar(s.y)) kernels_.activate_rows_adjoint({args(s), bar_[s.y].data(), bar_[s.x].data(), weight_bar_or_null(s.bias)});
 }
 
 // ---- radial MLP ----
@@ -125,6 +214,11 @@ template <class N>
 RadialArgs<N> Executor<N>::args(const RadialMLP& s) {
   RadialArgs<N> a{graph_.num_edges, s.widths, {}, {}, value_[s.basis].data(), value_[s.hidden].data()};
   for (WeightId id : s.weights) a.weight.push_back(weights_.weight(id)), a.weight_transposed.push_back(weights_.transposed(id));
+  for (const auto& layer : s.layers) a.layer.push_back({weight_or_null(layer.bias), weight_or_null(layer.gain), weight_or_null(layer.shift), layer.width});
+  if (s.of_sender >= 0) a.of_sender = value_[s.of_sender].data(), a.of_receiver = value_[s.of_receiver].data();
+  a.sender = graph_.sender, a.receiver = receiver_, a.num_rows = graph_.num_rows;
+  a.unit = s.unit, a.hidden_width = program_.slots[s.hidden].channels;
+  if (s.times_envelope) a.envelope = value_[program_.envelope].data();
   return a;
 }
 template <class N>
@@ -134,9 +228,70 @@ void Executor<N>::run(const RadialMLP& s, Exchange&) {
 template <class N>
 void Executor<N>::run_adjoint(const RadialMLP& s, Exchange&) {
   RadialAdjointArgs<N> a{args(s), bar_[s.hidden].data(), bar_[s.basis].data(), {}};
-  if constexpr (is_dual<N>)
+  if constexpr (is_dual<N>) {
     for (WeightId id : s.weights) a.weight_bar.push_back(weight_bar_[id].data());
+    for (const auto& layer : s.layers) a.layer_bar.push_back({weight_bar_or_null(layer.bias), weight_bar_or_null(layer.gain), weight_bar_or_null(layer.shift)});
+  }
+  if (s.of_sender >= 0) a.of_sender_bar = bar(s.of_sender), a.of_receiver_bar = bar(s.of_receiver);
+  if (s.times_envelope) a.envelope_bar = bar_[program_.envelope].data();
   kernels_.radial_adjoint(a);
+}
+
+// ---- density, division by it, gate ----
+template <class N>
+DensityArgs<N> Executor<N>::args(const Density& s) {
+  return {graph_.num_nodes, graph_.first, program_.slots[s.hidden].channels, value_[s.hidden].data(), weights_.weight(s.weight),
+          s.times_envelope ? value_[program_.envelope].data() : nullptr, value_[s.rho].data()};
+}
+template <class N>
+void Executor<N>::run(const Density& s, Exchange&) {
+  kernels_.density(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const Density& s, Exchange&) {
+  kernels_.density_adjoint(
+      {args(s), bar_[s.rho].data(), bar_[s.hidden].data(), s.times_envelope ? bar_[program_.envelope].data() : nullptr, weight_bar_or_null(s.weight)});
+}
+template <class N>
+NormalizeArgs<N> Executor<N>::args(const Normalize& s) {
+  const SlotInfo& x = program_.slots[s.x];
+  return {graph_.num_nodes, x.components, x.channels, value_[s.rho].data(), weights_.weight(s.alpha_beta), value_[s.x].data(), value_[s.y].data()};
+}
+template <class N>
+void Executor<N>::run(const Normalize& s, Exchange&) {
+  kernels_.normalize(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const Normalize& s, Exchange&) {
+  kernels_.normalize_adjoint({args(s), bar_[s.y].data(), bar_[s.x].data(), bar_[s.rho].data(), weight_bar_or_null(s.alpha_beta)});
+}
+template <class N>
+GateArgs<N> Executor<N>::args(const Gate& s) {
+  return {graph_.num_nodes, s.l_max, program_.slots[s.x].channels, s.silu_factor, s.sigmoid_factor, value_[s.x].data(), value_[s.y].data()};
+}
+template <class N>
+void Executor<N>::run(const Gate& s, Exchange&) {
+  kernels_.gate(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const Gate& s, Exchange&) {
+  kernels_.gate_adjoint({args(s), bar_[s.y].data(), bar_[s.x].data()});
+}
+
+// ---- ZBL ----
+template <class N>
+void Executor<N>::run(const Repulsion&, Exchange&) {
+  if (is_dual<N> || !wants_energy_) return;  // it has no parameters
+  RepulsionArgs a = repulsion_args();
+  a.node_energy = node_energy_.data();
+  kernels_.repulsion(a);
+}
+template <class N>
+void Executor<N>::run_adjoint(const Repulsion&, Exchange&) {
+  if (is_dual<N>) return;
+  RepulsionArgs a = repulsion_args();
+  a.vec_bar = vec_bar_.data();
+  kernels_.repulsion(a);
 }
 
 // ---- convolution ----
@@ -156,10 +311,13 @@ void Executor<N>::run_adjoint(const Convolve& s, Exchange&) {
 
 // ---- linear maps ----
 template <class N>
+int Executor<N>::row_count(Slot x, Slot y) const {
+  return program_.slots[x].rows == Rows::all && program_.slots[y].rows == Rows::all ? graph_.num_rows : graph_.num_nodes;
+}
+template <class N>
 LinearArgs<N> Executor<N>::args(const Mix& s) {
   const SlotInfo &x = program_.slots[s.x], &y = program_.slots[s.y];
-  const int count = x.rows == Rows::all && y.rows == Rows::all ? graph_.num_rows : graph_.num_nodes;
-  LinearArgs<N> a{count, x.components, y.components, x.channels, y.channels, &s.blocks, weights_.weight(s.weight), weights_.transposed(s.weight),
+  LinearArgs<N> a{row_count(s.x, s.y), x.components, y.components, x.channels, y.channels, &s.blocks, weights_.weight(s.weight), weights_.transposed(s.weight),
                   value_[s.x].data(), value_[s.y].data()};
   if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species, a.rows_of_species = &rows_of_species_;
   return a;
@@ -189,7 +347,7 @@ int contraction_number(const Program& program, const Contract& s) {
 }  // namespace
 template <class N>
 ContractionArgs<N> Executor<N>::args(const Contract& s) {
-  return {contractions_.at(&s), graph_.num_nodes, program_.slots[s.A].channels, graph_.species, weights_.coefficients(contraction_number(program_, s)),
+  return {contractions_.at(&s), graph_.num_nodes, program_.slots[s.A].channels, s.num_species == 1 ? no_species_ : graph_.species, weights_.coefficients(contraction_number(program_, s)),
           value_[s.A].data(), value_[s.B].data()};
 }
 template <class N>
@@ -226,8 +384,11 @@ void Executor<N>::run_adjoint(const ExchangeRows& s, Exchange& exchange) {
 template <class N>
 ReadoutArgs<N> Executor<N>::args(const ReadOut& s) {
   const SlotInfo& h = program_.slots[s.h];
-  return {graph_.num_nodes, h.components, h.channels, constants_.num_heads, s.width, s.columns, head_, scale_,
-          weights_.weight(s.W1), weights_.transposed(s.W1), s.width ? weights_.weight(s.W2) : nullptr, value_[s.h].data(), wants_energy_ ? node_energy_.data() : nullptr};
+  ReadoutArgs<N> a{graph_.num_nodes, h.components, h.channels, constants_.num_heads, s.width, s.columns, head_, s.of_graph ? ones_ : scale_,
+                   weights_.weight(s.W1), weights_.transposed(s.W1), weight_or_null(s.W2), value_[s.h].data(), nullptr};
+  if (wants_energy_) a.node_energy = (s.of_graph ? graph_energy_ : node_energy_).data();
+  a.activation = s.activation, a.Wm = weight_or_null(s.Wm), a.bm = weight_or_null(s.bm), a.b2 = weight_or_null(s.b2);
+  return a;
 }
 template <class N>
 void Executor<N>::run(const ReadOut& s, Exchange&) {
@@ -235,9 +396,9 @@ void Executor<N>::run(const ReadOut& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const ReadOut& s, Exchange&) {
-  T *W1_bar = nullptr, *W2_bar = nullptr;
-  if constexpr (is_dual<N>) W1_bar = weight_bar_[s.W1].data(), W2_bar = s.width ? weight_bar_[s.W2].data() : nullptr;
-  kernels_.readout_adjoint({args(s), node_seed_, bar_[s.h].data(), W1_bar, W2_bar});
+  if (!bar(s.h)) return;
+  kernels_.readout_adjoint({args(s), node_seed_, bar_[s.h].data(), weight_bar_or_null(s.W1), weight_bar_or_null(s.W2), weight_bar_or_null(s.Wm), weight_bar_or_null(s.bm),
+                            weight_bar_or_null(s.b2)});
 }
 
 template class PackedWeights<double>;

@@ -96,10 +96,15 @@ class Mirror {
 
 /// What does not change between evaluations and is no weight.
 struct ExecutorConstants {
-  int max_ell, num_bessel, envelope_power, num_species, num_heads;
-  double r_max;
-  std::vector<double> bessel_weights;
-  std::vector<double> scale;  ///< [H]
+  int max_ell, num_species, num_heads;
+  RadialBasis radial;                ///< its pointers are those of the vectors below
+  std::vector<double> centres;       ///< [num_bessel]
+  std::vector<double> radius;        ///< [species] covalent radii of the transform
+  std::vector<double> scale;         ///< [H]
+  struct {
+    double c[4] = {}, exponent = 0, prefactor = 0;
+    std::vector<double> charge, radius;  ///< [species]
+  } repulsion;
 };
 
 template <class N>
@@ -110,8 +115,9 @@ class Executor {
 
   /// Runs all steps. Graph and results are host arrays, whatever the backend.
   /// @param vec_dot  [E][3] tangents of the edge vectors (dual numbers), may be null for none
-  /// @param node_energy  [N] sum of scaled read-outs is added; null for none
-  void forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy);
+  /// @param node_energy  [N] sum of scaled read-outs and repulsion is added; null for none
+  /// @param graph_energy [N] what belongs to the energy but to no node's; added to; null for none
+  void forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy, double* graph_energy);
   /// Of the last forward(). Plain numbers: vec_bar [E][3] is added to.
   void adjoint(Exchange& exchange, double* vec_bar);
   /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
@@ -133,26 +139,46 @@ class Executor {
 
   // One pair of functions for each kind of step.
   void run(const EmbedSpecies&, Exchange&);
+  void run(const LoadInput&, Exchange&);
+  void run(const Activate&, Exchange&);
   void run(const RadialMLP&, Exchange&);
   void run(const Convolve&, Exchange&);
+  void run(const Density&, Exchange&);
+  void run(const Normalize&, Exchange&);
+  void run(const Gate&, Exchange&);
   void run(const Mix&, Exchange&);
   void run(const Contract&, Exchange&);
   void run(const ExchangeRows&, Exchange&);
   void run(const ReadOut&, Exchange&);
+  void run(const Repulsion&, Exchange&);
   void run_adjoint(const EmbedSpecies&, Exchange&);
+  void run_adjoint(const LoadInput&, Exchange&);
+  void run_adjoint(const Activate&, Exchange&);
   void run_adjoint(const RadialMLP&, Exchange&);
   void run_adjoint(const Convolve&, Exchange&);
+  void run_adjoint(const Density&, Exchange&);
+  void run_adjoint(const Normalize&, Exchange&);
+  void run_adjoint(const Gate&, Exchange&);
   void run_adjoint(const Mix&, Exchange&);
   void run_adjoint(const Contract&, Exchange&);
   void run_adjoint(const ExchangeRows&, Exchange&);
   void run_adjoint(const ReadOut&, Exchange&);
+  void run_adjoint(const Repulsion&, Exchange&);
 
   RadialArgs<N> args(const RadialMLP&);
   ConvolutionArgs<N> args(const Convolve&);
   LinearArgs<N> args(const Mix&);
   ContractionArgs<N> args(const Contract&);
   ReadoutArgs<N> args(const ReadOut&);
+  ActivateArgs<N> args(const Activate&);
+  DensityArgs<N> args(const Density&);
+  NormalizeArgs<N> args(const Normalize&);
+  GateArgs<N> args(const Gate&);
   GeometryArgs<N> geometry_args();
+  RepulsionArgs repulsion_args();
+  const T* weight_or_null(WeightId id) const { return id < 0 ? nullptr : weights_.weight(id); }
+  T* weight_bar_or_null(WeightId id) { return is_dual<N> && id >= 0 ? weight_bar_[id].data() : nullptr; }
+  int row_count(Slot x, Slot y) const;
 
   const Program& program_;
   const PackedWeights<T>& weights_;
@@ -163,13 +189,19 @@ class Executor {
   Mirror mirror_;
   std::map<const void*, ConvolutionView> convolutions_;  // tables of each step, where kernels read them
   std::map<const void*, ContractionView> contractions_;
-  const double *bessel_weights_, *scale_;
+  RadialBasis radial_;
+  const double *scale_, *ones_, *repulsion_charge_, *repulsion_radius_;
+  std::vector<double> one_of_each_head_;
   // Of the last forward(), where kernels read them:
   Graph graph_;
-  std::vector<int> head_storage_;
-  const int* head_ = nullptr;  // of each node
+  const Inputs* inputs_ = nullptr;  // on the host, with the graph that they belong to
+  Graph host_graph_;
+  std::vector<int> head_storage_, receiver_storage_, zeros_;
+  std::map<const void*, std::vector<int>> class_storage_;
+  std::map<const void*, const int*> class_of_row_;
+  const int *head_ = nullptr, *receiver_ = nullptr, *no_species_ = nullptr;  // of each node, of each edge, a zero for each node
   const double *vec_dot_ = nullptr, *node_seed_ = nullptr;
-  Buffer<double> node_energy_, vec_bar_;
+  Buffer<double> node_energy_, graph_energy_, vec_bar_;
   bool wants_energy_ = false;
   std::vector<std::vector<int>> rows_of_species_;  // of nodes; on the host
 };

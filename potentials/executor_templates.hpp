@@ -12,10 +12,11 @@ void PackedWeights<T>::pack(const Find& find) {
   for (std::size_t k = 0; k < weight_.size(); ++k) {
     const Weights& w = program_.weights[k];
     packed.assign(w.size, T(0));
+    for (std::size_t q = 0; q < w.constant.size(); ++q) packed[q] = T(w.constant[q]);
     for (const WeightBlock& b : w.blocks) {
       const auto* source = find(b.tensor) + b.source;
       for (int r = 0; r < b.rows; ++r)
-        for (int c = 0; c < b.columns; ++c) packed[b.target + r * b.target_stride + c] = T(b.scale * source[r * b.source_stride + c]);
+        for (int c = 0; c < b.columns; ++c) packed[b.target + r * b.target_stride + c] = T(b.scale * source[r * b.source_stride + c * b.source_column_stride]);
     }
     weight_[k].copy_in(packed.data(), packed.size());
     if (w.matrices.empty()) continue;
@@ -31,7 +32,7 @@ void PackedWeights<T>::pack(const Find& find) {
     const auto* s = std::get_if<Contract>(&step);
     if (!s) continue;
     const ContractionTables& t = s->tables;
-    const int padded_channels = program_.slots[s->A].channels, Z = program_.num_species, C = program_.num_channels;
+    const int padded_channels = program_.slots[s->A].channels, Z = s->num_species, C = program_.num_channels;
     packed.assign(static_cast<std::size_t>(Z) * padded_channels * t.num_coefficients, T(0));
     for (const auto& fold : t.folds) {
       const auto* W = find(s->tensors[fold.l_out][fold.order - 1]);
@@ -55,7 +56,7 @@ void Executor<N>::unpack_gradients(const Find& find) const {
       if (!target) continue;
       target += b.source;
       for (int r = 0; r < b.rows; ++r)
-        for (int c = 0; c < b.columns; ++c) target[r * b.source_stride + c] += S(b.scale * packed[b.target + r * b.target_stride + c]);
+        for (int c = 0; c < b.columns; ++c) target[r * b.source_stride + c * b.source_column_stride] += S(b.scale * packed[b.target + r * b.target_stride + c]);
     }
   }
   constexpr int line = 64 / sizeof(T);
@@ -64,7 +65,7 @@ void Executor<N>::unpack_gradients(const Find& find) const {
     const auto* s = std::get_if<Contract>(&step);
     if (!s) continue;
     const ContractionTables& t = s->tables;
-    const int padded_channels = program_.slots[s->A].channels, Z = program_.num_species, C = program_.num_channels;
+    const int padded_channels = program_.slots[s->A].channels, Z = s->num_species, C = program_.num_channels;
     const std::vector<T> bar = coefficient_bar_[number++].to_host();
     for (const auto& fold : t.folds) {
       S* W = find(s->tensors[fold.l_out][fold.order - 1]);

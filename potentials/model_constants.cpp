@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "potentials/model_constants.hpp"
 
+#include <algorithm>
+
 #include "kernels/error.hpp"
 
 namespace macekit {
@@ -12,8 +14,31 @@ ModelConstants::ModelConstants(const Hyperparameters& hp, const Tensors& tensors
 }
 
 ExecutorConstants ModelConstants::executor(const Hyperparameters& hp, const Tensors& tensors) const {
-  return {hp.max_ell, hp.num_bessel, hp.num_polynomial_cutoff, num_species, hp.num_heads(), hp.r_max,
-          tensors.at("radial_embedding.bessel_fn.bessel_weights").real, scale};
+  const auto number = [&](const std::string& name) { return tensors.at(name).real.at(0); };
+  const auto of_elements = [&](const std::string& name) {
+    std::vector<double> radius;
+    for (int z : hp.atomic_numbers) radius.push_back(tensors.at(name).real.at(z));
+    return radius;
+  };
+  ExecutorConstants c{hp.max_ell, num_species, hp.num_heads(), {hp.num_bessel, hp.r_max, hp.num_polynomial_cutoff, nullptr}, {}, {}, scale, {}};
+  c.radial.apply_cutoff = hp.apply_cutoff;
+  if (hp.radial_type == "bessel") c.centres = tensors.at("radial_embedding.bessel_fn.bessel_weights").real;
+  if (hp.radial_type == "gaussian") c.radial.kind = RadialBasis::Kind::gaussian, c.centres = tensors.at("radial_embedding.bessel_fn.gaussian_weights").real;
+  if (hp.radial_type == "chebyshev") c.radial.kind = RadialBasis::Kind::chebyshev;
+  const std::string transform = "radial_embedding.distance_transform.", zbl = "pair_repulsion_fn.";
+  if (hp.distance_transform == "Agnesi") {
+    c.radial.transform = RadialBasis::Transform::agnesi;
+    c.radial.a = number(transform + "a"), c.radial.q = number(transform + "q"), c.radial.p = number(transform + "p");
+  }
+  if (hp.distance_transform == "Soft") c.radial.transform = RadialBasis::Transform::soft, c.radial.alpha = number(transform + "alpha");
+  if (hp.distance_transform != "None") c.radius = of_elements(transform + "covalent_radii");
+  if (hp.pair_repulsion) {
+    std::copy_n(tensors.at(zbl + "c").real.begin(), 4, c.repulsion.c);
+    c.repulsion.exponent = number(zbl + "a_exp"), c.repulsion.prefactor = number(zbl + "a_prefactor");
+    c.repulsion.charge.assign(hp.atomic_numbers.begin(), hp.atomic_numbers.end());
+    c.repulsion.radius = of_elements(zbl + "covalent_radii");
+  }
+  return c;
 }
 
 void ModelConstants::start(const Graph& graph, Evaluation& result) const {
@@ -24,9 +49,9 @@ void ModelConstants::start(const Graph& graph, Evaluation& result) const {
   }
 }
 
-void ModelConstants::sum(const Graph& graph, Evaluation& result) const {
+void ModelConstants::sum(const Graph& graph, const std::vector<double>& graph_energy, Evaluation& result) const {
   result.energy.assign(graph.num_graphs, 0.0);
-  for (int i = 0; i < graph.num_nodes; ++i) result.energy[graph.graph_of ? graph.graph_of[i] : 0] += result.node_energy[i];
+  for (int i = 0; i < graph.num_nodes; ++i) result.energy[graph.graph_of ? graph.graph_of[i] : 0] += result.node_energy[i] + graph_energy[i];
 }
 
 void check_graph(const Graph& graph, const Hyperparameters& hp) {

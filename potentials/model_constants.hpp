@@ -16,8 +16,8 @@ struct ModelConstants {
   ExecutorConstants executor(const Hyperparameters& hp, const Tensors& tensors) const;
   /// node_energy = E0 + shift; the executor adds the scaled read-outs.
   void start(const Graph& graph, Evaluation& result) const;
-  /// energy[g] = sum of node_energy in the order of atoms.
-  void sum(const Graph& graph, Evaluation& result) const;
+  /// energy[g] = sum of node_energy and graph_energy, [N], in the order of atoms.
+  void sum(const Graph& graph, const std::vector<double>& graph_energy, Evaluation& result) const;
 
   int num_species;
   std::vector<double> scale, shift;     ///< [H]

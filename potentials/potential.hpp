@@ -58,6 +58,12 @@ struct Request {
   bool node_features = false;
 };
 
+/// An array of the recorded program.
+struct Intermediate {
+  int components, channels;  ///< channels with padding
+  std::vector<double> values;
+};
+
 /// Runs a potential on graphs. Owns workspace that grows to the largest graph seen; one caller at a time.
 class Evaluator {
  public:
@@ -66,6 +72,9 @@ class Evaluator {
   virtual void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) = 0;
   /// Widest row passed to Exchange, in numbers (0: the model has one layer and exchanges nothing).
   virtual int exchange_columns() const = 0;
+  /// The array that describe() shows as NAME[..] after the last compute(): [rows][components][padded channels].
+  /// @throws InputError  listing the names
+  virtual Intermediate intermediate(const std::string& name) const = 0;
   /// The recorded program with its shapes, one step a line.
   virtual std::string describe() const = 0;
   /// Bytes of workspace in use.

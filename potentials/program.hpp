@@ -8,6 +8,7 @@
 #include "kernels/contraction.hpp"
 #include "kernels/convolution.hpp"
 #include "kernels/linear.hpp"
+#include "potentials/hyperparameters.hpp"
 
 namespace macekit {
 
@@ -26,10 +27,11 @@ struct WeightBlock {
   std::string tensor;
   std::int64_t source;
   int rows, columns;
-  std::int64_t source_stride;
+  std::int64_t source_stride;             ///< from row to row
   std::size_t target;
   std::int64_t target_stride;
   double scale;
+  std::int64_t source_column_stride = 1;  ///< torch.nn.Linear stores [out, in]: (1, in) here
 };
 struct WeightMatrix {  ///< [rows][columns] at `offset`; its transpose is kept at the same offset of a second array
   std::size_t offset;
@@ -39,18 +41,52 @@ struct Weights {
   std::size_t size = 0;
   std::vector<WeightBlock> blocks;
   std::vector<WeightMatrix> matrices;
+  std::vector<double> constant;  ///< initial content, where it is not zero
 };
 using WeightId = int;
 
-struct EmbedSpecies {
+struct EmbedSpecies {  ///< h[row] = weight[species of row], or of the class int(value + offset) of an input
   Slot h;
   WeightId weight;
+  int input = -1;  ///< into Program::inputs, -1: species
+};
+struct LoadInput {  ///< x[row] = value of an input
+  Slot x;
+  int input;
+};
+struct Activate {  ///< y += f(x + bias)
+  Slot x, y;
+  Activation kind;
+  WeightId bias = -1;
 };
 struct RadialMLP {
   Slot basis, hidden;
-  std::vector<int> widths;
+  std::vector<int> widths;  ///< padded
   std::vector<WeightId> weights;
+  struct Layer {
+    WeightId bias = -1, gain = -1, shift = -1;
+    int width = 0;
+  };
+  std::vector<Layer> layers{};             ///< empty: neither biases nor normalisation
+  Slot of_sender = -1, of_receiver = -1;  ///< added to the first layer by the nodes at both ends
+  bool unit = false;                       ///< hidden carries a 1 for the bias of the next layer
+  bool times_envelope = false;
 };
+struct Density {
+  Slot hidden, rho;
+  WeightId weight;
+  bool times_envelope;
+};
+struct Normalize {  ///< y += x / (beta rho + alpha)
+  Slot x, rho, y;
+  WeightId alpha_beta;
+};
+struct Gate {
+  Slot x, y;
+  int l_max;
+  double silu_factor, sigmoid_factor;
+};
+struct Repulsion {};  ///< ZBL
 struct Convolve {
   Slot u, Y, hidden, A;
   ConvolutionPaths tables;
@@ -67,6 +103,7 @@ struct Contract {
   ContractionTables tables;
   std::vector<std::vector<std::string>> tensors;  ///< [l_out][order-1] names of W
   std::vector<std::vector<int>> num_paths;        ///< [l_out][order-1]
+  int num_species;                                ///< of the weights; 1: shared by all elements
 };
 struct ExchangeRows {
   Slot u;
@@ -76,14 +113,18 @@ struct ReadOut {
   int width;    ///< 0: linear
   int columns;  ///< padded
   WeightId W1, W2;
+  Activation activation = Activation::silu;
+  WeightId Wm = -1, bm = -1, b2 = -1;
+  bool of_graph = false;  ///< adds to the energy, unscaled, but to no node's (the embedding read-out)
 };
-using Step = std::variant<EmbedSpecies, RadialMLP, Convolve, Mix, Contract, ExchangeRows, ReadOut>;
+using Step = std::variant<EmbedSpecies, LoadInput, Activate, RadialMLP, Convolve, Density, Normalize, Gate, Mix, Contract, ExchangeRows, ReadOut, Repulsion>;
 
 struct Program {
   std::vector<SlotInfo> slots;
   std::vector<Weights> weights;
   std::vector<Step> steps;
-  Slot Y = -1, basis = -1;
+  std::vector<InputEmbedding> inputs;
+  Slot Y = -1, basis = -1, envelope = -1;  ///< of edges; no envelope: -1
   int num_species = 0, num_channels = 0;  ///< channels without padding
   struct LayerOutput {
     Slot h;

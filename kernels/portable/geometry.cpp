@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A thread per edge.
+// A thread per edge; for the repulsion, per atom.
 #include "kernels/portable/portable.hpp"
 #include "kernels/geometry_body.hpp"
 
@@ -15,6 +15,10 @@ struct Adjoint {
   GeometryAdjointArgs<T> a;
   KOKKOS_FUNCTION void operator()(long e) const { edge_geometry_adjoint(a, static_cast<int>(e)); }
 };
+struct Repulsion {
+  RepulsionArgs a;
+  KOKKOS_FUNCTION void operator()(long i) const { node_repulsion(a, static_cast<int>(i)); }
+};
 }  // namespace
 
 template <class N>
@@ -25,6 +29,7 @@ template <class T>
 void geometry_adjoint(const GeometryAdjointArgs<T>& a) {
   for_each("macekit::geometry_adjoint", a.forward.num_edges, Adjoint<T>{a});
 }
+void repulsion(const RepulsionArgs& a) { for_each("macekit::repulsion", a.num_nodes, Repulsion{a}); }
 
 MACEKIT_INSTANTIATE(geometry, GeometryArgs)
 MACEKIT_INSTANTIATE_SCALARS(geometry_adjoint, GeometryAdjointArgs)

@@ -12,7 +12,8 @@ struct OutputPolynomial {
   std::map<int, std::vector<ContractionTables::Fold>> linear;  // a
   struct PairGroup {
     std::vector<ContractionTables::Fold> constant;
-    std::map<int, std::vector<ContractionTables::Fold>> factors;  // c
+    std::map<int, std::vector<ContractionTables::Fold>> factors;                       // c
+    std::map<std::pair<int, int>, std::vector<ContractionTables::Fold>> pair_factors;  // (c, d)
   };
   std::map<std::pair<int, int>, PairGroup> pairs;  // (a, b)
 };
@@ -24,6 +25,11 @@ ContractionTables contraction_tables(const std::vector<std::vector<SparseU>>& ba
   ContractionTables t;
   t.num_inputs = num_inputs;
   std::map<std::pair<int, int>, int> pair_index;
+  const auto index_of = [&](const std::pair<int, int>& ab) {
+    const auto [entry, fresh] = pair_index.try_emplace(ab, static_cast<int>(t.pairs.size()));
+    if (fresh) t.pairs.push_back({ab.first, ab.second});
+    return entry->second;
+  };
   const auto emit = [&](const std::vector<ContractionTables::Fold>& folds) {
     for (auto fold : folds) fold.coefficient = t.num_coefficients, t.folds.push_back(fold);
     ++t.num_coefficients;
@@ -31,7 +37,7 @@ ContractionTables contraction_tables(const std::vector<std::vector<SparseU>>& ba
   for (int l = 0; l < static_cast<int>(bases.size()); ++l) {
     std::vector<OutputPolynomial> outputs(2 * l + 1);
     for (const SparseU& u : bases[l]) {
-      require(u.order <= 3, "contraction_tables: correlation ", u.order, " is not supported, at most 3");
+      require(u.order <= 4, "contraction_tables: correlation ", u.order, " is not supported, at most 4");
       for (const Monomial& monomial : fold(u)) {
         std::vector<ContractionTables::Fold> folds;
         for (const auto& [path, value] : monomial.paths) folds.push_back({0, u.order, path, l, value});
@@ -39,7 +45,8 @@ ContractionTables contraction_tables(const std::vector<std::vector<SparseU>>& ba
         const auto& a = monomial.a;
         if (u.order == 1) out.linear[a[0]] = folds;
         else if (u.order == 2) out.pairs[{a[0], a[1]}].constant = folds;
-        else out.pairs[{a[0], a[1]}].factors[a[2]] = folds;
+        else if (u.order == 3) out.pairs[{a[0], a[1]}].factors[a[2]] = folds;
+        else out.pairs[{a[0], a[1]}].pair_factors[{a[2], a[3]}] = folds;
       }
     }
     for (const OutputPolynomial& out : outputs) {
@@ -49,11 +56,10 @@ ContractionTables contraction_tables(const std::vector<std::vector<SparseU>>& ba
       output.end_linear = static_cast<int>(t.linear_factors.size());
       output.first_group = static_cast<int>(t.groups.size());
       for (const auto& [ab, group] : out.pairs) {
-        const auto [entry, fresh] = pair_index.try_emplace(ab, static_cast<int>(t.pairs.size()));
-        if (fresh) t.pairs.push_back({ab.first, ab.second});
-        ContractionTables::Group g{entry->second, !group.constant.empty(), static_cast<int>(t.factors.size()), 0};
+        ContractionTables::Group g{index_of(ab), !group.constant.empty(), static_cast<int>(t.factors.size()), 0};
         if (g.constant) emit(group.constant);
         for (const auto& [c, folds] : group.factors) t.factors.push_back(c), emit(folds);
+        for (const auto& [cd, folds] : group.pair_factors) t.factors.push_back(num_inputs + index_of(cd)), emit(folds);
         g.end_factor = static_cast<int>(t.factors.size());
         t.groups.push_back(g);
       }

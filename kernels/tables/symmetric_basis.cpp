@@ -34,9 +34,11 @@ std::vector<Coupled> couple(int max_ell, int order, int l_out) {
     for (const Coupled& left : list)
       for (int l2 = 0; l2 <= max_ell; ++l2)
         for (int l = std::abs(left.l - l2); l <= left.l + l2; ++l) {
-          if (n == order && (l != l_out || left.parity * (l2 % 2 ? -1 : 1) != (l_out % 2 ? -1 : 1))) continue;
+          const int parity = left.parity * (l2 % 2 ? -1 : 1);
+          if (n == order && (l != l_out || parity != (l_out % 2 ? -1 : 1))) continue;
+          if (order == 4 && parity != (l % 2 ? -1 : 1)) continue;  // mace-torch's restriction of the intermediate irreps
           const std::vector<double> w = wigner_3j(l, left.l, l2);
-          Coupled one{l, left.parity * (l2 % 2 ? -1 : 1), std::vector<std::map<std::vector<int>, double>>(2 * l + 1)};
+          Coupled one{l, parity, std::vector<std::map<std::vector<int>, double>>(2 * l + 1)};
           const int d1 = 2 * left.l + 1, d2 = 2 * l2 + 1;
           for (int m = 0; m <= 2 * l; ++m)
             for (int m1 = 0; m1 < d1; ++m1)
@@ -60,7 +62,7 @@ std::vector<Coupled> couple(int max_ell, int order, int l_out) {
 }  // namespace
 
 SparseU symmetric_basis(int max_ell, int l_out, int order) {
-  require(order >= 1 && order <= 3 && max_ell >= 0 && max_ell <= 3 && l_out >= 0, "symmetric_basis: order 1 to 3 and max_ell up to 3 are supported");
+  require(order >= 1 && order <= 4 && max_ell >= 0 && max_ell <= 3 && l_out >= 0, "symmetric_basis: order 1 to 4 and max_ell up to 3 are supported");
   SparseU u{l_out, order, 0, {}, {}};
   for (const Coupled& entry : couple(max_ell, order, l_out)) {
     if (entry.l != l_out || entry.parity != (l_out % 2 ? -1 : 1)) continue;

@@ -7,7 +7,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from . import _core
-from .results import has_stress, structure, voigt_stress
+from .results import InputReader, has_stress, structure, voigt_stress
 
 
 class MACECalculator(Calculator):
@@ -16,6 +16,8 @@ class MACECalculator(Calculator):
     potential: path of a `.mace` file (or a loaded `_core.Potential`).
     precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
     head: name of the head, for potentials with several.
+    inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
+        without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included. Stress is given where the volume is defined: at least two periodic directions
@@ -25,13 +27,14 @@ class MACECalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
     nolabel = True
 
-    def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", **kwargs):
+    def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None, **kwargs):
         super().__init__(**kwargs)
         if device not in ("auto", "cpu"):
             raise ValueError(f"device '{device}' is not available in this build of macekit; use 'cpu' or 'auto'.")
         self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
         self.precision, self.head = precision, head or ""
         self._potential.head_of(self.head)
+        self._inputs = InputReader(self._potential, inputs)
         self._evaluator = _core.Evaluator(self._potential, precision)
 
     # The C++ objects cannot be pickled; the tensors they are made of can.
@@ -48,13 +51,24 @@ class MACECalculator(Calculator):
         self._potential = _core.Potential.from_tensors(*parts)
         self._evaluator = _core.Evaluator(self._potential, self.precision)
 
+    def _structure(self, atoms):
+        return structure(atoms, self.head, self._inputs(atoms))
+
+    def check_state(self, atoms, tol=1e-15):
+        changes = super().check_state(atoms, tol)
+        if not changes and self._inputs.specs and self.atoms is not None:
+            before, now = self._inputs(self.atoms), self._inputs(atoms)
+            if any(not np.array_equal(before[name], now[name]) for name in now):
+                changes = ["inputs"]
+        return changes
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
         if "stress" in properties and not has_stress(atoms):
             raise PropertyNotImplementedError(
                 f"stress needs a cell with a volume and at least two periodic directions; this structure has pbc {list(map(bool, atoms.pbc))}.")
-        out = self._evaluator.compute([structure(atoms, self.head)], True, False)
+        out = self._evaluator.compute([self._structure(atoms)], True, False)
         energy = float(out["energy"][0])
         self.results = {"energy": energy, "free_energy": energy, "energies": out["node_energy"], "forces": out["forces"]}
         if has_stress(atoms):
@@ -63,4 +77,4 @@ class MACECalculator(Calculator):
     def get_descriptors(self, atoms=None) -> np.ndarray:
         """[N, columns] node features of all layers, concatenated in mace-torch's order."""
         atoms = atoms if atoms is not None else self.atoms
-        return self._evaluator.compute([structure(atoms, self.head)], False, True)["node_features"]
+        return self._evaluator.compute([self._structure(atoms)], False, True)["node_features"]

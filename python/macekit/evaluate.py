@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import _core
-from .results import has_stress, structure, voigt_stress
+from .results import InputReader, has_stress, structure, voigt_stress
 
 
 @dataclass
@@ -31,12 +31,13 @@ def _unpack(out, batch) -> list[Result]:
     return results
 
 
-def evaluate(potential, structures, precision: str = "float64", head=None, batch_atoms: int = 2000, progress=None) -> list[Result]:
+def evaluate(potential, structures, precision: str = "float64", head=None, batch_atoms: int = 2000, progress=None,
+             inputs: dict | None = None) -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
     potential: path or loaded potential. head: a name for all structures, or a list with one name (or None) each.
     batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
-    Result carries the reason in `error`. progress: called with the number of structures done.
+    Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
     """
     structures = list(structures)
     if not isinstance(potential, _core.Potential):
@@ -44,12 +45,12 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
     heads = [h or "" for h in head] if isinstance(head, (list, tuple)) else [head or ""] * len(structures)
     if len(heads) != len(structures):
         raise ValueError(f"evaluate: {len(heads)} heads for {len(structures)} structures.")
-    evaluator = _core.Evaluator(potential, precision)
+    evaluator, read_inputs = _core.Evaluator(potential, precision), InputReader(potential, inputs)
     results: list[Result] = []
 
     def run(batch):
         try:
-            results.extend(_unpack(evaluator.compute([structure(a, h) for a, h in batch], True, False), [a for a, _ in batch]))
+            results.extend(_unpack(evaluator.compute([structure(a, h, read_inputs(a)) for a, h in batch], True, False), [a for a, _ in batch]))
         except ValueError as error:
             if len(batch) == 1:
                 results.append(Result(error=str(error)))

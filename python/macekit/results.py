@@ -3,12 +3,42 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+_OTHER_NAMES = {"total_charge": "charge", "total_spin": "spin"}
 
-def structure(atoms, head: str):
+
+def structure(atoms, head: str, inputs: dict | None = None):
     """The tuple that `_core.Evaluator.compute` takes."""
-    return (atoms.numbers, atoms.positions, np.asarray(atoms.cell.array), [bool(p) for p in atoms.pbc], head)
+    return (atoms.numbers, atoms.positions, np.asarray(atoms.cell.array), [bool(p) for p in atoms.pbc], head, inputs or {})
+
+
+class InputReader:
+    """Finds the further inputs of a potential (total_charge, total_spin, ..) in `atoms.info` or, per atom, in `atoms.arrays`.
+
+    `given` are values for every structure, which win. total_charge is also known as info["charge"], total_spin as info["spin"].
+    """
+
+    def __init__(self, potential, given: dict | None = None):
+        self.specs = json.loads(potential.hyperparameters_json).get("embeddings", [])
+        self.given = dict(given or {})
+        names = [spec["name"] for spec in self.specs]
+        for name in self.given:
+            if name not in names:
+                raise ValueError(f"the potential takes no input '{name}'; " + (f"it takes {', '.join(names)}." if names else "it takes none."))
+
+    def __call__(self, atoms) -> dict:
+        values = {}
+        for spec in self.specs:
+            name, place = spec["name"], atoms.info if spec["per"] == "graph" else atoms.arrays
+            value = self.given.get(name, place.get(name, place.get(_OTHER_NAMES.get(name))))
+            if value is None:
+                where = f"atoms.info['{name}']" if spec["per"] == "graph" else f"atoms.arrays['{name}']"
+                raise ValueError(f"the potential needs {name}: set {where}, or give inputs={{'{name}': ..}}.")
+            values[name] = np.asarray(value, dtype=float).reshape(-1)
+        return values
 
 
 def has_stress(atoms) -> bool:

@@ -60,7 +60,7 @@ py::array_t<double> array(const std::vector<double>& values, std::vector<py::ssi
   return out;
 }
 
-// (numbers, positions, cell, pbc, head) of each structure -> one graph.
+// (numbers, positions, cell, pbc, head[, inputs]) of each structure -> one graph.
 GraphData build_graph(const Potential& potential, const py::list& structures) {
   struct Structure {
     Integers numbers;
@@ -71,13 +71,19 @@ GraphData build_graph(const Potential& potential, const py::list& structures) {
   std::vector<Structure> list;
   for (const auto& item : structures) {
     const auto tuple = item.cast<py::tuple>();
-    require<ShapeError>(tuple.size() == 5, "structure: expected (numbers, positions, cell, pbc, head)");
+    require<ShapeError>(tuple.size() == 5 || tuple.size() == 6, "structure: expected (numbers, positions, cell, pbc, head) or the same with a dict of inputs");
     Structure s{tuple[0].cast<Integers>(), tuple[1].cast<Reals>(), tuple[2].cast<Reals>(), tuple[3].cast<std::array<bool, 3>>()};
     require<ShapeError>(s.positions.ndim() == 2 && s.positions.shape(1) == 3 && s.positions.shape(0) == s.numbers.size(), "positions: expected [", s.numbers.size(), ", 3]");
     require<ShapeError>(s.cell.size() == 9, "cell: expected [3, 3]");
     const int structure = g.num_graphs();
     g.head.push_back(potential.head_of(tuple[4].cast<std::string>()));
     for (py::ssize_t i = 0; i < s.numbers.size(); ++i) g.species.push_back(potential.species_of(static_cast<int>(s.numbers.data()[i]))), g.graph_of.push_back(structure);
+    if (tuple.size() == 6)
+      for (const auto& [name, value] : tuple[5].cast<py::dict>()) {
+        const auto values = value.cast<Reals>();
+        auto& all = g.inputs[name.cast<std::string>()];
+        all.insert(all.end(), values.data(), values.data() + values.size());
+      }
     list.push_back(std::move(s));
   }
   py::gil_scoped_release release;
@@ -115,6 +121,11 @@ class PythonEvaluator {
     out["num_edges"] = graph.num_edges;
     return out;
   }
+  py::array_t<double> intermediate(const std::string& name) const {
+    const Intermediate a = evaluator_->intermediate(name);
+    const py::ssize_t row = static_cast<py::ssize_t>(a.components) * a.channels;
+    return array(a.values, {static_cast<py::ssize_t>(a.values.size()) / row, a.components, a.channels});
+  }
   std::string describe() const { return evaluator_->describe(); }
   std::size_t memory() const { return evaluator_->memory(); }
 
@@ -147,8 +158,9 @@ void bind_potential(py::module_& m) {
   py::class_<PythonEvaluator>(m, "Evaluator")
       .def(py::init<const Potential&, const std::string&>(), py::arg("potential"), py::arg("precision") = "float64")
       .def("compute", &PythonEvaluator::compute, py::arg("structures"), py::arg("forces") = true, py::arg("node_features") = false,
-           "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name). Energies in eV with E0, forces in eV/A,\n"
+           "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name[, inputs {name: values}]). Energies in eV with E0, forces in eV/A,\n"
            "virial = -dE/dstrain in eV.")
+      .def("intermediate", &PythonEvaluator::intermediate, py::arg("name"), "An array of the last compute() by the name in describe(): [rows, components, padded channels].")
       .def("describe", &PythonEvaluator::describe)
       .def("memory", &PythonEvaluator::memory);
   m.def(

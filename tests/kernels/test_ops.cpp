@@ -40,23 +40,89 @@ struct SmallGraph {
   }
 };
 
+// Every basis with every transform, envelope inside and outside.
+std::vector<RadialBasis> all_bases(const double* centres, const double* radius) {
+  std::vector<RadialBasis> all;
+  for (auto kind : {RadialBasis::Kind::bessel, RadialBasis::Kind::gaussian, RadialBasis::Kind::chebyshev})
+    for (auto transform : {RadialBasis::Transform::none, RadialBasis::Transform::agnesi, RadialBasis::Transform::soft})
+      for (bool apply : {true, false}) {
+        RadialBasis b{8, 5.0, 5, centres};
+        b.kind = kind, b.transform = transform, b.apply_cutoff = apply, b.radius = transform == RadialBasis::Transform::none ? nullptr : radius;
+        b.a = 1.0805, b.q = 0.9183, b.p = 4.5791, b.alpha = 4;
+        all.push_back(b);
+      }
+  return all;
+}
+
 TYPED_TEST(Ops, GeometryAdjointIsTheTransposeOfItsTangent) {
   using T = typename TypeParam::Scalar;
   constexpr Backend backend = TypeParam::backend;
   const int E = 9, lm = 16, nb = padded<T>(8);
   auto vec = random_array<double>(3 * E, 1), motion = random_array<double>(3 * E, 2);
-  std::vector<double> w;
-  for (int n = 1; n <= 8; ++n) w.push_back(n * M_PI / 5.0);
-  std::vector<T> Y(E * 2 * lm), basis(E * 2 * nb), Y1(E * lm), basis1(E * nb);
-  kernels<Dual<T>>(backend).geometry({E, 3, 8, 5.0, 5, w.data(), vec.data(), motion.data(), Y.data(), basis.data()});
-  const GeometryArgs<T> plain{E, 3, 8, 5.0, 5, w.data(), vec.data(), nullptr, Y1.data(), basis1.data()};
-  kernels<T>(backend).geometry(plain);
-  expect_near(plane(Y, lm, 0), Y1, tolerance<T>(), "Y");
-  const auto Y_bar = random_array<T>(E * lm, 3), basis_bar = random_array<T>(E * nb, 4);
-  std::vector<double> vec_bar(3 * E);
-  kernels<T>(backend).geometry_adjoint({plain, Y_bar.data(), basis_bar.data(), vec_bar.data()});
-  const double forward = dot(Y_bar, plane(Y, lm, 1)) + dot(basis_bar, plane(basis, nb, 1));
-  EXPECT_NEAR(forward, dot(vec_bar, motion), tolerance<T>() * 100);
+  const std::vector<double> w{0.6, 1.2, 1.9, 2.5, 3.1, 3.8, 4.4, 5.0}, radius{0.66, 1.11};
+  const std::vector<int> sender{0, 1, 2, 0, 1, 2, 0, 1, 2}, receiver{0, 0, 0, 1, 1, 1, 2, 2, 2}, species{0, 1, 1};
+  for (const RadialBasis& radial : all_bases(w.data(), radius.data())) {
+    std::vector<T> Y(E * 2 * lm), basis(E * 2 * nb), f(2 * E), Y1(E * lm), basis1(E * nb), f1(E);
+    kernels<Dual<T>>(backend).geometry({E, 3, radial, vec.data(), motion.data(), Y.data(), basis.data(), f.data(), sender.data(), receiver.data(), species.data()});
+    const GeometryArgs<T> plain{E, 3, radial, vec.data(), nullptr, Y1.data(), basis1.data(), f1.data(), sender.data(), receiver.data(), species.data()};
+    kernels<T>(backend).geometry(plain);
+    expect_near(plane(Y, lm, 0), Y1, tolerance<T>(), "Y");
+    const auto Y_bar = random_array<T>(E * lm, 3), basis_bar = random_array<T>(E * nb, 4), f_bar = random_array<T>(E, 5);
+    std::vector<double> vec_bar(3 * E);
+    kernels<T>(backend).geometry_adjoint({plain, Y_bar.data(), basis_bar.data(), vec_bar.data(), f_bar.data()});
+    const double forward = dot(Y_bar, plane(Y, lm, 1)) + dot(basis_bar, plane(basis, nb, 1)) + dot(f_bar, plane(f, 1, 1));
+    EXPECT_NEAR(forward, dot(vec_bar, motion), tolerance<T>() * 100 * (1 + std::abs(forward)));
+  }
+}
+
+TYPED_TEST(Ops, GeometryTangentIsTheDerivative) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  if (sizeof(T) == 4) GTEST_SKIP() << "everything is computed in double and only stored in float";
+  const int E = 5, lm = 16, nb = padded<T>(8);
+  const auto vec = random_array<double>(3 * E, 1), motion = random_array<double>(3 * E, 2);
+  const std::vector<double> w{0.6, 1.2, 1.9, 2.5, 3.1, 3.8, 4.4, 5.0}, radius{0.66, 1.11};
+  const std::vector<int> sender{0, 1, 2, 0, 1}, receiver{0, 0, 1, 1, 2}, species{0, 1, 1};
+  for (const RadialBasis& radial : all_bases(w.data(), radius.data())) {
+    std::vector<T> Y(E * 2 * lm), basis(E * 2 * nb), f(2 * E);
+    kernels<Dual<T>>(backend).geometry({E, 3, radial, vec.data(), motion.data(), Y.data(), basis.data(), f.data(), sender.data(), receiver.data(), species.data()});
+    const auto at = [&](double h) {
+      std::vector<double> moved(vec);
+      for (int k = 0; k < 3 * E; ++k) moved[k] += h * motion[k];
+      std::vector<T> Y1(E * lm), basis1(E * nb), f1(E);
+      kernels<T>(backend).geometry({E, 3, radial, moved.data(), nullptr, Y1.data(), basis1.data(), f1.data(), sender.data(), receiver.data(), species.data()});
+      Y1.insert(Y1.end(), basis1.begin(), basis1.end()), Y1.insert(Y1.end(), f1.begin(), f1.end());
+      return Y1;
+    };
+    const auto plus = at(1e-5), minus = at(-1e-5);
+    std::vector<double> slope;
+    for (std::size_t k = 0; k < plus.size(); ++k) slope.push_back((plus[k] - minus[k]) / 2e-5);
+    auto tangent = plane(Y, lm, 1);
+    for (const auto& part : {plane(basis, nb, 1), plane(f, 1, 1)}) tangent.insert(tangent.end(), part.begin(), part.end());
+    expect_near(tangent, slope, 1e-8, "tangent");
+  }
+}
+
+TYPED_TEST(Ops, RepulsionGradientIsTheDerivativeOfItsEnergy) {
+  constexpr Backend backend = TypeParam::backend;
+  using T = typename TypeParam::Scalar;
+  const std::vector<int> first{0, 2, 4}, sender{1, 1, 0, 0}, species{0, 1}, head{0, 0};
+  const std::vector<double> charge{8, 14}, radius{0.66, 1.11}, scale{0.8};
+  std::vector<double> vec{0.5, 0.1, 0.2, -0.9, 0.4, 0.3, -0.5, -0.1, -0.2, 0.9, -0.4, -0.3};
+  const auto energy = [&](const std::vector<double>& v, double* vec_bar) {
+    std::vector<double> node(2);
+    RepulsionArgs a{2, first.data(), sender.data(), species.data(), v.data(), charge.data(), radius.data(), {0.1818, 0.5099, 0.2802, 0.02817}, 0.3, 0.4543, 5, scale.data(), head.data()};
+    a.node_energy = node.data(), a.vec_bar = vec_bar;
+    kernels<T>(backend).repulsion(a);
+    return node[0] + node[1];
+  };
+  std::vector<double> bar(12);
+  EXPECT_GT(energy(vec, bar.data()), 1.0);
+  for (int k = 0; k < 12; ++k) {
+    auto plus = vec, minus = vec;
+    plus[k] += 1e-6, minus[k] -= 1e-6;
+    EXPECT_NEAR(bar[k], (energy(plus, nullptr) - energy(minus, nullptr)) / 2e-6, 1e-6 * (1 + std::abs(bar[k])));
+  }
 }
 
 TYPED_TEST(Ops, HarmonicsHaveTheStatedValuesAndNorm) {
@@ -64,7 +130,7 @@ TYPED_TEST(Ops, HarmonicsHaveTheStatedValuesAndNorm) {
   constexpr Backend backend = TypeParam::backend;
   const double vec[] = {0.72, 0.96, 1.6}, w[] = {1.0};
   std::vector<T> Y(16), basis(padded<T>(1));
-  kernels<T>(backend).geometry({1, 3, 1, 5.0, 5, w, vec, nullptr, Y.data(), basis.data()});
+  kernels<T>(backend).geometry({1, 3, {1, 5.0, 5, w}, vec, nullptr, Y.data(), basis.data()});
   const std::vector<double> expected = {1, 0.623538290724796, 0.831384387633061, 1.3856406460551, 1.11541920370774, 0.669251522224642, -0.345248895725968,
                                         1.48722560494365, 0.988385349952133, 1.34816050035595, 1.41653847388625, 0.0886565327542195, -1.17344362148337,
                                         0.197014517231599, 1.25521048102699, 0.42033799733072};
@@ -76,7 +142,7 @@ TYPED_TEST(Ops, BasisVanishesFromTheCutOffOn) {
   constexpr Backend backend = TypeParam::backend;
   const double vec[] = {0, 5.0, 0, 3.0, 4.1, 0}, w[] = {1.0, 2.0};
   std::vector<T> Y(32), basis(2 * padded<T>(2), T(7));
-  kernels<T>(backend).geometry({2, 3, 2, 5.0, 5, w, vec, nullptr, Y.data(), basis.data()});
+  kernels<T>(backend).geometry({2, 3, {2, 5.0, 5, w}, vec, nullptr, Y.data(), basis.data()});
   for (T b : basis) EXPECT_EQ(b, T(0));
 }
 
@@ -115,6 +181,235 @@ TYPED_TEST(Ops, RadialIsTheStatedNetworkAndItsAdjointTheTranspose) {
   kernels<T>(backend).radial_adjoint({plain, hidden_bar.data(), basis_bar.data(), {}});
   const double forward = dot(hidden_bar, plane(hidden_dual, w1, 1));
   EXPECT_NEAR(forward, dot(basis_bar, motion), tolerance<T>() * (1 + std::abs(forward)) * 50);
+}
+
+// Biases, layer normalisation, what the nodes add, the unit that carries the next bias, and the envelope.
+template <class T>
+struct FullRadial {
+  static constexpr int E = 37, rows = 5, width = 11;
+  int w0 = padded<T>(8), w1 = padded<T>(width), out = padded<T>(width + 1);
+  std::vector<T> A = masked(random_array<T>(w0 * w1, 4), w0), B = masked(random_array<T>(w1 * w1, 5), w1), At, Bt;
+  std::vector<T> bias[2], gain[2], shift[2], of_sender, of_receiver, basis, envelope;
+  std::vector<int> sender, receiver;
+  // The padding of every array is zero, as it is in a model.
+  std::vector<T> masked(std::vector<T> x, int) const {
+    for (std::size_t k = 0; k < x.size(); ++k)
+      if (static_cast<int>(k) % w1 >= width) x[k] = 0;
+    return x;
+  }
+  FullRadial() : At(A.size()), Bt(B.size()) {
+    for (int i = 0; i < w1; ++i)
+      for (int j = 0; j < w1; ++j)
+        if (i >= width) B[i * w1 + j] = 0;
+    for (int i = 0; i < w0; ++i)
+      for (int j = 0; j < w1; ++j) At[j * w0 + i] = A[i * w1 + j];
+    for (int i = 0; i < w1; ++i)
+      for (int j = 0; j < w1; ++j) Bt[j * w1 + i] = B[i * w1 + j];
+    for (int k = 0; k < 2; ++k) bias[k] = masked(random_array<T>(w1, 20 + k), 1), gain[k] = masked(random_array<T>(w1, 22 + k), 1), shift[k] = masked(random_array<T>(w1, 24 + k), 1);
+    of_sender = masked(random_array<T>(rows * w1, 30), 1), of_receiver = masked(random_array<T>(rows * w1, 31), 1);
+    basis = random_array<T>(E * w0, 32), envelope = random_array<T>(E, 33);
+    for (int e = 0; e < E; ++e) sender.push_back(e * 3 % rows), receiver.push_back(e * rows / E);
+  }
+  template <class N>
+  RadialArgs<N> args(const std::vector<T>& basis_, const std::vector<T>& s, const std::vector<T>& r, const std::vector<T>& f, std::vector<T>& hidden) {
+    hidden.assign(std::size_t(E) * planes<N> * out, T(7));
+    RadialArgs<N> a{E, {w0, w1, w1}, {A.data(), B.data()}, {At.data(), Bt.data()}, basis_.data(), hidden.data()};
+    for (int k = 0; k < 2; ++k) a.layer.push_back({bias[k].data(), gain[k].data(), shift[k].data(), width});
+    a.of_sender = s.data(), a.of_receiver = r.data(), a.sender = sender.data(), a.receiver = receiver.data(), a.num_rows = rows;
+    a.unit = true, a.hidden_width = out, a.envelope = f.data();
+    return a;
+  }
+};
+
+TYPED_TEST(Ops, RadialWithNormalisationEqualsPlainLoops) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  FullRadial<T> c;
+  std::vector<T> hidden;
+  kernels<T>(backend).radial(c.template args<T>(c.basis, c.of_sender, c.of_receiver, c.envelope, hidden));
+  std::vector<double> expected(hidden.size());
+  for (int e = 0; e < c.E; ++e) {
+    std::vector<double> x(c.basis.begin() + e * c.w0, c.basis.begin() + (e + 1) * c.w0);
+    for (int layer = 0; layer < 2; ++layer) {
+      const auto& W = layer ? c.B : c.A;
+      std::vector<double> z(c.width);
+      for (int j = 0; j < c.width; ++j) {
+        z[j] = c.bias[layer][j];
+        if (layer == 0) z[j] += double(c.of_sender[c.sender[e] * c.w1 + j]) + c.of_receiver[c.receiver[e] * c.w1 + j];
+        for (std::size_t i = 0; i < x.size(); ++i) z[j] += x[i] * W[i * c.w1 + j];
+      }
+      double mean = 0, variance = 0;
+      for (double v : z) mean += v / c.width;
+      for (double v : z) variance += (v - mean) * (v - mean) / c.width;
+      x.assign(c.w1, 0.0);
+      for (int j = 0; j < c.width; ++j) {
+        const double y = (z[j] - mean) / std::sqrt(variance + 1e-5) * c.gain[layer][j] + c.shift[layer][j];
+        x[j] = y / (1 + std::exp(-y));
+      }
+    }
+    for (int j = 0; j < c.width; ++j) expected[e * c.out + j] = c.envelope[e] * x[j];
+    expected[e * c.out + c.width] = c.envelope[e];
+  }
+  expect_near(hidden, expected, tolerance<T>() * 10, "hidden");
+}
+
+TYPED_TEST(Ops, RadialWithNormalisationHasATransposedAdjoint) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  FullRadial<T> c;
+  const auto basis_dot = random_array<T>(c.basis.size(), 41), f_dot = random_array<T>(c.E, 44);
+  const auto s_dot = c.masked(random_array<T>(c.of_sender.size(), 42), 1), r_dot = c.masked(random_array<T>(c.of_receiver.size(), 43), 1);
+  std::vector<T> hidden, hidden2;
+  const auto basis2 = dual_rows(c.basis, basis_dot, c.w0), s2 = dual_rows(c.of_sender, s_dot, c.w1), r2 = dual_rows(c.of_receiver, r_dot, c.w1), f2 = dual_rows(c.envelope, f_dot, 1);
+  const auto dual = c.template args<Dual<T>>(basis2, s2, r2, f2, hidden2);
+  kernels<Dual<T>>(backend).radial(dual);
+  const auto plain = c.template args<T>(c.basis, c.of_sender, c.of_receiver, c.envelope, hidden);
+  const auto hidden_bar = random_array<T>(hidden.size(), 45);
+  const auto adjoint_at = [&](double h) {
+    const auto move = [&](const std::vector<T>& x, const std::vector<T>& dx) {
+      std::vector<T> y(x);
+      for (std::size_t k = 0; k < x.size(); ++k) y[k] += T(h) * dx[k];
+      return y;
+    };
+    const auto b = move(c.basis, basis_dot), s = move(c.of_sender, s_dot), r = move(c.of_receiver, r_dot), f = move(c.envelope, f_dot);
+    std::vector<T> out;
+    std::vector<T> basis_bar(b.size()), s_bar(s.size()), r_bar(r.size()), f_bar(c.E);
+    RadialAdjointArgs<T> a{c.template args<T>(b, s, r, f, out), hidden_bar.data(), basis_bar.data(), {}};
+    a.of_sender_bar = s_bar.data(), a.of_receiver_bar = r_bar.data(), a.envelope_bar = f_bar.data();
+    kernels<T>(backend).radial_adjoint(a);
+    return std::tuple(basis_bar, s_bar, r_bar, f_bar);
+  };
+  const auto [basis_bar, s_bar, r_bar, f_bar] = adjoint_at(0);
+  const double forward = dot(hidden_bar, plane(hidden2, c.out, 1));
+  EXPECT_NEAR(forward, dot(basis_bar, basis_dot) + dot(s_bar, s_dot) + dot(r_bar, r_dot) + dot(f_bar, f_dot), tolerance<T>() * (1 + std::abs(forward)) * 100);
+
+  // Dual adjoint: the tangent of the adjoint of the envelope and of the nodes, and the gradient of a bias, by differences.
+  const std::vector<T> nothing(hidden.size()), hidden_bar2 = dual_rows(hidden_bar, nothing, c.out);
+  std::vector<T> A_bar(c.A.size()), B_bar(c.B.size()), bias_bar(c.w1), gain_bar(c.w1), shift_bar(c.w1), other(3 * c.w1), s_bar2(s2.size()), r_bar2(r2.size()), f_bar2(f2.size());
+  RadialAdjointArgs<Dual<T>> a{dual, hidden_bar2.data(), nullptr, {A_bar.data(), B_bar.data()}};
+  a.layer_bar = {{bias_bar.data(), gain_bar.data(), shift_bar.data()}, {other.data(), other.data() + c.w1, other.data() + 2 * c.w1}};
+  a.of_sender_bar = s_bar2.data(), a.of_receiver_bar = r_bar2.data(), a.envelope_bar = f_bar2.data();
+  kernels<Dual<T>>(backend).radial_adjoint(a);
+  if (sizeof(T) == 4) return;
+  const double h = 1e-5;
+  const auto [basis_p, s_p, r_p, f_p] = adjoint_at(h);
+  const auto [basis_m, s_m, r_m, f_m] = adjoint_at(-h);
+  const auto slope = [&](const std::vector<T>& plus, const std::vector<T>& minus) {
+    std::vector<double> d;
+    for (std::size_t k = 0; k < plus.size(); ++k) d.push_back((double(plus[k]) - minus[k]) / (2 * h));
+    return d;
+  };
+  expect_near(plane(s_bar2, c.w1, 1), slope(s_p, s_m), 1e-6, "of_sender_bar.d");
+  expect_near(plane(r_bar2, c.w1, 1), slope(r_p, r_m), 1e-6, "of_receiver_bar.d");
+  expect_near(plane(f_bar2, 1, 1), slope(f_p, f_m), 1e-6, "envelope_bar.d");
+  // dL/dtheta of L = <hidden_bar, hidden.d>: move each of a few parameters.
+  const auto loss = [&] {
+    std::vector<T> out;
+    kernels<Dual<T>>(backend).radial(c.template args<Dual<T>>(basis2, s2, r2, f2, out));
+    return dot(hidden_bar, plane(out, c.out, 1));
+  };
+  const auto check = [&](T& parameter, T gradient, const char* what) {
+    const T before = parameter;
+    parameter = before + T(h);
+    const double plus = loss();
+    parameter = before - T(h);
+    const double minus = loss();
+    parameter = before;
+    EXPECT_NEAR(gradient, (plus - minus) / (2 * h), 1e-6 * (1 + std::abs(gradient))) << what;
+  };
+  for (int k : {0, 3, 10}) {
+    check(c.bias[0][k], bias_bar[k], "bias"), check(c.gain[0][k], gain_bar[k], "gain"), check(c.shift[0][k], shift_bar[k], "shift");
+    check(c.bias[1][k], other[k], "bias 2"), check(c.gain[1][k], other[c.w1 + k], "gain 2"), check(c.shift[1][k], other[2 * c.w1 + k], "shift 2");
+    check(c.A[2 * c.w1 + k], A_bar[2 * c.w1 + k], "A"), check(c.B[2 * c.w1 + k], B_bar[2 * c.w1 + k], "B");
+  }
+}
+
+// f maps inputs to outputs, both [rows][planes][width]; its adjoint is checked as the transpose of the tangent, the dual adjoint as
+// the tangent of the adjoint, and gradients of weights as derivatives of <y_bar, y.d>.
+TYPED_TEST(Ops, DensityAndDivisionByIt) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  if (sizeof(T) == 4) GTEST_SKIP() << "differences need double";
+  SmallGraph small;
+  const int E = 8, n = 4, w = padded<T>(6), C = padded<T>(5), comps = 3;
+  auto hidden = random_array<T>(E * w, 1), weight = random_array<T>(w, 2), f = random_array<T>(E, 3), x = random_array<T>(n * comps * C, 4), alpha_beta = std::vector<T>{1.3, 0.7};
+  const auto hidden_dot = random_array<T>(hidden.size(), 5), f_dot = random_array<T>(E, 6), x_dot = random_array<T>(x.size(), 7);
+  const auto y_bar = random_array<T>(x.size(), 8);
+  const auto run = [&]<class N>(N, const std::vector<T>& h, const std::vector<T>& envelope, const std::vector<T>& x_, std::vector<T>& rho, std::vector<T>& y) {
+    rho.assign(n * planes<N>, T(0)), y.assign(x_.size(), T(0));
+    kernels<N>(backend).density({n, small.graph.first, w, h.data(), weight.data(), envelope.data(), rho.data()});
+    kernels<N>(backend).normalize({n, comps, C, rho.data(), alpha_beta.data(), x_.data(), y.data()});
+  };
+  std::vector<T> rho, y, rho2, y2;
+  run(T(), hidden, f, x, rho, y);
+  for (int i = 0; i < n; ++i) {
+    double sum = 0;
+    for (int e = small.first[i]; e < small.first[i + 1]; ++e) {
+      double g = 0;
+      for (int k = 0; k < w; ++k) g += hidden[e * w + k] * weight[k];
+      sum += std::tanh(g * g) * f[e];
+    }
+    EXPECT_NEAR(rho[i], sum, 1e-12);
+    EXPECT_NEAR(y[i * comps * C + 1], x[i * comps * C + 1] / (0.7 * sum + 1.3), 1e-12);
+  }
+  const auto h2 = dual_rows(hidden, hidden_dot, w), f2 = dual_rows(f, f_dot, 1), x2 = dual_rows(x, x_dot, C);
+  run(Dual<T>(), h2, f2, x2, rho2, y2);
+  std::vector<T> rho_bar(n), x_bar(x.size()), h_bar(hidden.size()), f_bar(E);
+  kernels<T>(backend).normalize_adjoint({{n, comps, C, rho.data(), alpha_beta.data(), x.data(), y.data()}, y_bar.data(), x_bar.data(), rho_bar.data(), nullptr});
+  kernels<T>(backend).density_adjoint({{n, small.graph.first, w, hidden.data(), weight.data(), f.data(), rho.data()}, rho_bar.data(), h_bar.data(), f_bar.data(), nullptr});
+  const double forward = dot(y_bar, plane(y2, C, 1));
+  EXPECT_NEAR(forward, dot(x_bar, x_dot) + dot(h_bar, hidden_dot) + dot(f_bar, f_dot), 1e-11 * (1 + std::abs(forward)));
+  std::vector<T> rho_bar2(2 * n), x_bar2(x2.size()), h_bar2(h2.size()), f_bar2(2 * E), weight_bar(w), alpha_beta_bar(2);
+  const std::vector<T> nothing(y_bar.size()), y_bar2 = dual_rows(y_bar, nothing, C);
+  kernels<Dual<T>>(backend).normalize_adjoint({{n, comps, C, rho2.data(), alpha_beta.data(), x2.data(), y2.data()}, y_bar2.data(), x_bar2.data(), rho_bar2.data(), alpha_beta_bar.data()});
+  kernels<Dual<T>>(backend).density_adjoint({{n, small.graph.first, w, h2.data(), weight.data(), f2.data(), rho2.data()}, rho_bar2.data(), h_bar2.data(), f_bar2.data(), weight_bar.data()});
+  const auto loss = [&] {
+    std::vector<T> a, b;
+    run(Dual<T>(), h2, f2, x2, a, b);
+    return dot(y_bar, plane(b, C, 1));
+  };
+  const auto check = [&](T& parameter, T gradient) {
+    const T before = parameter;
+    parameter = before + T(1e-5);
+    const double plus = loss();
+    parameter = before - T(1e-5);
+    const double minus = loss();
+    parameter = before;
+    EXPECT_NEAR(gradient, (plus - minus) / 2e-5, 1e-6 * (1 + std::abs(gradient)));
+  };
+  check(alpha_beta[0], alpha_beta_bar[0]), check(alpha_beta[1], alpha_beta_bar[1]), check(weight[0], weight_bar[0]), check(weight[5], weight_bar[5]);
+}
+
+TYPED_TEST(Ops, GateAndActivationsHaveTransposedAdjoints) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  const int n = 3, C = padded<T>(5), l_max = 2, D = 9;
+  const auto x = random_array<T>(n * (D + l_max) * C, 1), x_dot = random_array<T>(x.size(), 2), y_bar = random_array<T>(n * D * C, 3);
+  std::vector<T> y(n * D * C), y2(2 * y.size()), x_bar(x.size());
+  const auto x2 = dual_rows(x, x_dot, C);
+  const GateArgs<T> plain{n, l_max, C, 1.7, 1.8, x.data(), y.data()};
+  kernels<T>(backend).gate(plain);
+  const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+  EXPECT_NEAR(y[0], 1.7 * x[0] * sigmoid(x[0]), tolerance<T>() * 10);
+  EXPECT_NEAR(y[2 * C + 1], 1.8 * sigmoid(x[D * C + 1]) * x[2 * C + 1], tolerance<T>() * 10);
+  EXPECT_NEAR(y[5 * C + 2], 1.8 * sigmoid(x[(D + 1) * C + 2]) * x[5 * C + 2], tolerance<T>() * 10);
+  kernels<Dual<T>>(backend).gate({n, l_max, C, 1.7, 1.8, x2.data(), y2.data()});
+  kernels<T>(backend).gate_adjoint({plain, y_bar.data(), x_bar.data()});
+  const double forward = dot(y_bar, plane(y2, C, 1));
+  EXPECT_NEAR(forward, dot(x_bar, x_dot), tolerance<T>() * 100 * (1 + std::abs(forward)));
+
+  const auto bias = random_array<T>(C, 4);
+  for (Activation kind : {Activation::identity, Activation::silu, Activation::tanh, Activation::abs}) {
+    const std::vector<T> a = random_array<T>(n * C, 5), a_dot = random_array<T>(n * C, 6), b_bar = random_array<T>(n * C, 7), a2 = dual_rows(a, a_dot, C);
+    std::vector<T> b(n * C), b2(2 * n * C), a_bar(n * C);
+    kernels<T>(backend).activate_rows({n, C, kind, bias.data(), a.data(), b.data()});
+    const double z = double(a[1]) + bias[1], value = kind == Activation::identity ? z : kind == Activation::silu ? z * sigmoid(z) : kind == Activation::tanh ? std::tanh(z) : std::abs(z);
+    EXPECT_NEAR(b[1], value, tolerance<T>() * 10);
+    kernels<Dual<T>>(backend).activate_rows({n, C, kind, bias.data(), a2.data(), b2.data()});
+    kernels<T>(backend).activate_rows_adjoint({{n, C, kind, bias.data(), a.data(), b.data()}, b_bar.data(), a_bar.data(), nullptr});
+    const double slope = dot(b_bar, plane(b2, C, 1));
+    EXPECT_NEAR(slope, dot(a_bar, a_dot), tolerance<T>() * 100 * (1 + std::abs(slope)));
+  }
 }
 
 template <class T>
@@ -267,17 +562,20 @@ TYPED_TEST(Ops, LinearMixesChannelsPerL) {
 TYPED_TEST(Ops, ContractionEqualsTheDenseSum) {
   using T = typename TypeParam::Scalar;
   constexpr Backend backend = TypeParam::backend;
-  const int n = 3, C = padded<T>(8), Z = 2;
+  const int n = 3, C = padded<T>(8), Z = 2, orders = 4;
   constexpr int line = 64 / sizeof(T);
   std::vector<std::vector<SparseU>> bases;
   for (int l = 0; l <= 2; ++l) {
     bases.emplace_back();
     for (int order = 1; order <= 3; ++order) bases.back().push_back(symmetric_basis(3, l, order));
+    SparseU fourth{l, 4, 2, {}, {}};  // any polynomial will do
+    for (int k = 0; k < 40; ++k) fourth.index.push_back({k % (2 * l + 1), (7 * k + l) % 16, (5 * k) % 16, (3 * k + 1) % 16, (11 * k) % 16, k % 2}), fourth.value.push_back(0.1 * (k % 7) - 0.25);
+    bases.back().push_back(fourth);
   }
   const ContractionTables t = contraction_tables(bases, 16);
-  std::vector<std::vector<std::vector<double>>> W(3, std::vector<std::vector<double>>(3));
+  std::vector<std::vector<std::vector<double>>> W(3, std::vector<std::vector<double>>(orders));
   for (int l = 0; l <= 2; ++l)
-    for (int order = 1; order <= 3; ++order) W[l][order - 1] = random_array<double>(std::size_t(Z) * bases[l][order - 1].num_paths * C, 10 * l + order);
+    for (int order = 1; order <= orders; ++order) W[l][order - 1] = random_array<double>(std::size_t(Z) * bases[l][order - 1].num_paths * C, 10 * l + order);
   std::vector<T> k(std::size_t(Z) * C * t.num_coefficients);
   for (const auto& f : t.folds)
     for (int z = 0; z < Z; ++z)
@@ -291,7 +589,7 @@ TYPED_TEST(Ops, ContractionEqualsTheDenseSum) {
   kernels<T>(backend).contraction(plain);
   std::vector<double> expected(B.size());
   for (int l = 0; l <= 2; ++l)
-    for (int order = 1; order <= 3; ++order) {
+    for (int order = 1; order <= orders; ++order) {
       const SparseU& u = bases[l][order - 1];
       for (std::size_t q = 0; q < u.value.size(); ++q)
         for (int i = 0; i < n; ++i)
@@ -317,28 +615,59 @@ TYPED_TEST(Ops, ContractionEqualsTheDenseSum) {
 TYPED_TEST(Ops, ReadoutAdjointIsTheTransposeOfItsTangent) {
   using T = typename TypeParam::Scalar;
   constexpr Backend backend = TypeParam::backend;
-  for (int width : {0, 3}) {
-    const int n = 5, C = padded<T>(8), H = 2, comps = 4, columns = padded<T>(width ? H * width : H);
-    auto W1 = random_array<T>(C * columns, 1);
-    const auto W2 = random_array<T>(columns * H, 2), h = random_array<T>(n * comps * C, 3), h_dot = random_array<T>(h.size(), 4);
+  struct Form {
+    int width;
+    Activation activation;
+    bool middle;
+  };
+  for (const Form form : {Form{0, Activation::silu, false}, Form{3, Activation::silu, false}, Form{3, Activation::tanh, false}, Form{3, Activation::silu, true}, Form{9, Activation::tanh, true}}) {
+    const int n = 5, C = padded<T>(8), H = 2, comps = 4, columns = padded<T>(form.width ? H * form.width : H);
+    auto W1 = random_array<T>(C * columns, 1), W2 = random_array<T>(columns * H, 2), Wm = random_array<T>(columns * columns, 5), bm = random_array<T>(columns, 6), b2 = random_array<T>(H, 7);
+    const auto h = random_array<T>(n * comps * C, 3), h_dot = random_array<T>(h.size(), 4);
     std::vector<T> W1t(W1.size());
     for (int i = 0; i < C; ++i)
       for (int j = 0; j < columns; ++j) W1t[j * C + i] = W1[i * columns + j];
     const std::vector<int> head{0, 1, 1, 0, 1};
     const std::vector<double> scale{0.7, 1.3};
+    const auto args = [&]<class N>(N, const std::vector<T>& h_, double* energy) {
+      ReadoutArgs<N> a{n, comps, C, H, form.width, columns, head.data(), scale.data(), W1.data(), W1t.data(), W2.data(), h_.data(), energy, form.activation};
+      if (form.middle) a.Wm = Wm.data(), a.bm = bm.data(), a.b2 = b2.data();
+      return a;
+    };
     const auto energy_at = [&](double s) {
       std::vector<T> moved(h);
       for (std::size_t k = 0; k < h.size(); ++k) moved[k] += T(s) * h_dot[k];
       std::vector<double> e(n);
-      kernels<T>(backend).readout({n, comps, C, H, width, columns, head.data(), scale.data(), W1.data(), W1t.data(), W2.data(), moved.data(), e.data()});
+      kernels<T>(backend).readout(args(T(), moved, e.data()));
       double sum = 0;
       for (double x : e) sum += x;
       return sum;
     };
     std::vector<T> h_bar(h.size());
-    kernels<T>(backend).readout_adjoint({{n, comps, C, H, width, columns, head.data(), scale.data(), W1.data(), W1t.data(), W2.data(), h.data(), nullptr}, nullptr, h_bar.data(), nullptr, nullptr});
+    kernels<T>(backend).readout_adjoint({args(T(), h, nullptr), nullptr, h_bar.data(), nullptr, nullptr});
     const double step = sizeof(T) == 8 ? 1e-5 : 1e-2, slope = (energy_at(step) - energy_at(-step)) / (2 * step);
     EXPECT_NEAR(slope, dot(h_bar, h_dot), (sizeof(T) == 8 ? 1e-8 : 2e-2) * (1 + std::abs(slope)));
+    if (sizeof(T) == 4) continue;
+    // With a seed 1 + eps and h moving along h_dot the gradient of a weight is d/dW (sum E + <dE/dh, h_dot>).
+    const auto h2 = dual_rows(h, h_dot, C);
+    const std::vector<double> seed(n, 1.0);
+    std::vector<T> h_bar2(h2.size()), W1_bar(W1.size()), W2_bar(W2.size()), Wm_bar(Wm.size()), bm_bar(bm.size()), b2_bar(b2.size());
+    ReadoutAdjointArgs<Dual<T>> dual{args(Dual<T>(), h2, nullptr), seed.data(), h_bar2.data(), W1_bar.data(), form.width ? W2_bar.data() : nullptr};
+    if (form.middle) dual.Wm_bar = Wm_bar.data(), dual.bm_bar = bm_bar.data(), dual.b2_bar = b2_bar.data();
+    kernels<Dual<T>>(backend).readout_adjoint(dual);
+    const auto loss = [&] { return energy_at(0) + (energy_at(1e-4) - energy_at(-1e-4)) / 2e-4; };
+    const auto check = [&](T& parameter, T gradient, const char* what) {
+      const T before = parameter;
+      parameter = before + T(1e-5);
+      const double plus = loss();
+      parameter = before - T(1e-5);
+      const double minus = loss();
+      parameter = before;
+      EXPECT_NEAR(gradient, (plus - minus) / 2e-5, 1e-4 * (1 + std::abs(gradient))) << what;
+    };
+    check(W1[columns], W1_bar[columns], "W1");
+    if (form.width) check(W2[0], W2_bar[0], "W2"), check(W2[(2 * form.width - 1) * H + 1], W2_bar[(2 * form.width - 1) * H + 1], "W2 of head 1");
+    if (form.middle) check(Wm[columns], Wm_bar[columns], "Wm"), check(bm[1], bm_bar[1], "bm"), check(b2[1], b2_bar[1], "b2");
   }
 }
 

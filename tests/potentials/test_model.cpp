@@ -14,11 +14,10 @@
 namespace macekit {
 namespace {
 
-Hyperparameters hyperparameters(int max_L, int layers, const char* first, int correlation = 3) {
+Hyperparameters small() {
   Hyperparameters hp;
   hp.atomic_numbers = {8, 14};
-  hp.num_channels = 5, hp.radial_MLP = {6, 7}, hp.MLP_width = 3, hp.num_bessel = 4, hp.r_max = 3.5;
-  hp.max_L = max_L, hp.num_interactions = layers, hp.correlation = correlation, hp.interaction_first = first, hp.avg_num_neighbors = 3;
+  hp.num_channels = 5, hp.radial_MLP = {6, 7}, hp.MLP_width = 3, hp.num_bessel = 4, hp.r_max = 3.5, hp.avg_num_neighbors = 3;
   return hp;
 }
 Potential potential(const Hyperparameters& hp) { return Potential(hp, initial_tensors(hp, {-1, -2}, 3)); }
@@ -38,21 +37,45 @@ GraphData structure(unsigned seed, int n, std::vector<double>* positions = nullp
   GraphData g;
   g.first = found.first, g.sender = found.sender, g.vec = found.vec;
   g.head = {0};
+  g.inputs = {{"total_charge", {-1.0 + seed % 3}}, {"field", {0.3 + 0.1 * seed, -0.2}}};
   for (int i = 0; i < n; ++i) g.species.push_back((i * 7 + seed) % 3 == 0), g.graph_of.push_back(0);
   return g;
 }
 
 struct Shape {
-  int max_L, layers, correlation;
-  const char* first;
+  const char* name;
+  void (*change)(Hyperparameters&);
 };
-const Shape shapes[] = {{0, 2, 3, "RealAgnosticResidualInteractionBlock"}, {1, 2, 3, "RealAgnosticInteractionBlock"}, {2, 2, 2, "RealAgnosticResidualInteractionBlock"},
-                        {1, 3, 1, "RealAgnosticResidualInteractionBlock"}, {1, 1, 3, "RealAgnosticInteractionBlock"}};
+constexpr const char *agnostic = "RealAgnosticInteractionBlock", *density = "RealAgnosticDensityInteractionBlock", *density_residual = "RealAgnosticDensityResidualInteractionBlock",
+                     *attention = "RealAgnosticAttResidualInteractionBlock", *non_linear = "RealAgnosticResidualNonLinearInteractionBlock";
+const Shape shapes[] = {
+    {"L0", [](Hyperparameters& hp) { hp.max_L = 0; }},
+    {"agnostic", [](Hyperparameters& hp) { hp.interaction_first = agnostic; }},
+    {"L2_correlation2", [](Hyperparameters& hp) { hp.max_L = 2, hp.correlation = 2; }},
+    {"three_layers_correlation1", [](Hyperparameters& hp) { hp.num_interactions = 3, hp.correlation = 1; }},
+    {"one_layer", [](Hyperparameters& hp) { hp.num_interactions = 1, hp.interaction_first = agnostic; }},
+    {"density_agnesi_zbl", [](Hyperparameters& hp) { hp.interaction_first = density, hp.interaction = density_residual, hp.distance_transform = "Agnesi", hp.pair_repulsion = true; }},
+    {"density_later_soft_gaussian", [](Hyperparameters& hp) { hp.interaction_first = density_residual, hp.interaction = density, hp.distance_transform = "Soft", hp.radial_type = "gaussian"; }},
+    {"attention_chebyshev", [](Hyperparameters& hp) { hp.interaction = attention, hp.radial_type = "chebyshev", hp.distance_transform = "Agnesi"; }},
+    {"attention_first", [](Hyperparameters& hp) { hp.interaction_first = hp.interaction = attention, hp.max_L = 0, hp.correlation = 2, hp.apply_cutoff = false; }},
+    {"non_linear", [](Hyperparameters& hp) { hp.interaction_first = hp.interaction = non_linear; }},
+    {"non_linear_like_omol", [](Hyperparameters& hp) {
+       hp.interaction_first = hp.interaction = non_linear, hp.apply_cutoff = false, hp.num_interactions = 3, hp.correlation = 2, hp.max_L = 1, hp.max_ell = 2;
+       hp.edge_channels = 3, hp.edge_max_L = 1, hp.use_edge_irreps_first = true, hp.use_agnostic_product = true, hp.use_last_readout_only = true;
+       hp.readout = "NonLinearBiasReadoutBlock", hp.gate = "tanh";
+       hp.embeddings = {{"total_charge", "categorical", "graph", 4, 5, 2, 0, true}, {"field", "continuous", "graph", 3, 0, 0, 2, true}};
+       hp.use_embedding_readout = true;
+     }},
+    {"edge_L0_of_L2", [](Hyperparameters& hp) { hp.max_L = 2, hp.edge_channels = 7, hp.edge_max_L = 0, hp.keep_last_layer_irreps = true; }},
+    {"no_cutoff_agnostic_product", [](Hyperparameters& hp) { hp.apply_cutoff = false, hp.use_agnostic_product = true, hp.gate = "None"; }},
+    {"so3", [](Hyperparameters& hp) { hp.use_so3 = true, hp.max_ell = 2, hp.gate = "abs"; }},
+    {"correlation4", [](Hyperparameters& hp) { hp.correlation = 4, hp.max_ell = 2; }},
+};
 class Model : public testing::TestWithParam<std::tuple<Shape, Backend>> {
  protected:
-  const Shape shape = std::get<0>(GetParam());
   const Backend backend = std::get<1>(GetParam());
-  Hyperparameters hp = hyperparameters(shape.max_L, shape.layers, shape.first, shape.correlation);
+  Hyperparameters hp = small();
+  Model() { std::get<0>(GetParam()).change(hp); }
 };
 
 TEST_P(Model, EdgeGradientsAreDerivativesOfTheEnergy) {
@@ -173,6 +196,7 @@ TEST_P(Model, BatchesEqualSingleStructures) {
     batch.vec.insert(batch.vec.end(), one.vec.begin(), one.vec.end());
     batch.species.insert(batch.species.end(), one.species.begin(), one.species.end());
     batch.head.push_back(0);
+    for (const auto& [name, values] : one.inputs) batch.inputs[name].insert(batch.inputs[name].end(), values.begin(), values.end());
   }
   Evaluation result;
   evaluator->compute(batch.view(), none, {}, result);
@@ -194,12 +218,11 @@ TEST_P(Model, BackendsAgree) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::Combine(testing::ValuesIn(shapes), testing::Values(Backend::simd, Backend::portable)), [](const auto& info) {
-  const Shape& shape = std::get<0>(info.param);
-  return "L" + std::to_string(shape.max_L) + "_layers" + std::to_string(shape.layers) + "_correlation" + std::to_string(shape.correlation) + "_" + name(std::get<1>(info.param));
+  return std::string(std::get<0>(info.param).name) + "_" + name(std::get<1>(info.param));
 });
 
 TEST(Evaluator, RepeatsBitForBit) {
-  const auto evaluator = make_evaluator(potential(hyperparameters(1, 2, "RealAgnosticResidualInteractionBlock")), Precision::float32);
+  const auto evaluator = make_evaluator(potential(small()), Precision::float32);
   const GraphData g = structure(1, 8);
   NoExchange none;
   Evaluation a, b;
@@ -210,7 +233,7 @@ TEST(Evaluator, RepeatsBitForBit) {
 }
 
 TEST(Evaluator, AcceptsAnEmptyGraphAndRefusesWrongOnes) {
-  const auto evaluator = make_evaluator(potential(hyperparameters(1, 2, "RealAgnosticResidualInteractionBlock")), Precision::float64);
+  const auto evaluator = make_evaluator(potential(small()), Precision::float64);
   NoExchange none;
   Evaluation result;
   GraphData empty;

@@ -27,10 +27,18 @@ def run(argv) -> int:
     parser.add_argument("--precision", default="float64", help="float64 (default) or float32")
     parser.add_argument("--prefix", default="macekit_", help="beginning of the names of the results")
     parser.add_argument("--head", help="the head of frames that name none")
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="a further input of every frame: --input total_charge=1; without, it is read from the frames")
     parser.add_argument("--batch-atoms", type=int, default=2000, help="atoms evaluated together")
     args = parser.parse_args(argv)
     if args.precision not in ("float64", "float32"):
         raise InputError(f"--precision {args.precision} is unknown; use float64 or float32")
+    inputs = {}
+    for text in args.input:
+        name, _, value = text.partition("=")
+        try:
+            inputs[name] = float(value)
+        except ValueError:
+            raise InputError(f"--input {text}: expected NAME=NUMBER, such as total_charge=1") from None
     if args.batch_atoms < 1:
         raise InputError(f"--batch-atoms is {args.batch_atoms}, it must be positive")
     if not args.prefix:
@@ -56,7 +64,7 @@ def run(argv) -> int:
         except ValueError as error:
             raise InputError(f"{args.structures} frame {k}: {error}") from None
     with Progress(len(frames), "evaluating") as progress:
-        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress)
+        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress, inputs)
     failed = [(k, r.error) for k, r in enumerate(results) if r.error]
     for atoms, r in zip(frames, results):
         if r.error:
