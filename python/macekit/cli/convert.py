@@ -25,7 +25,7 @@ def run(argv) -> int:
         raise InputError(f"{args.input} is a .mace file already; this version converts mace-torch's .model to .mace")
 
     from macekit import _core
-    from macekit.convert_mace_torch import convert_to_potential
+    from macekit.mace_torch import convert_to_potential
 
     potential = convert_to_potential(args.input)
     potential.save(args.output)

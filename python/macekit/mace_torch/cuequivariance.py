@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+def to_e3nn(root, state):
+    pass
