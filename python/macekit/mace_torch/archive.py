@@ -43,8 +43,8 @@ class Archive:
         if len(roots) != 1:
             raise OSError(f"{path}: not a mace-torch model: the container has no data.pkl")
         self.root = roots[0]
-        if sum(info.file_size for info in infos) > len(self.bytes):
-            raise ConversionError(f"{path}: the container's entries are compressed or overlap, which PyTorch never writes")
+        if sum(info.file_size for info in infos if info.compress_type == zipfile.ZIP_STORED) > len(self.bytes):
+            raise ConversionError(f"{path}: the container's entries overlap, which PyTorch never writes")
         if self.has("byteorder") and bytes(self.entry("byteorder")).strip() != b"little":
             raise ConversionError(f"{path}: saved on a big-endian machine, which is not supported")
         self.scripted = any(name.startswith(self.root + "code/") for name in self.infos)
@@ -82,6 +82,17 @@ class Archive:
                 array = (array.astype("<u4") << 16).view("<f4")
             self._storages[key] = array
         return self._storages[key]
+
+    def source(self, class_name):
+        """The text of a TorchScript class, the only compressed kind of entry that is read."""
+        info = self.infos.get(f"{self.root}code/{class_name.rsplit('.', 1)[0].replace('.', '/')}.py")
+        if info is None or info.file_size > 1 << 20:
+            raise OSError(f"{self.path}: the source of {class_name[:100]} is missing; the file is damaged")
+        try:
+            with zipfile.ZipFile(self.path) as container, container.open(info) as stream:
+                return stream.read(1 << 20).decode("utf-8", "replace")
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+            raise OSError(f"{self.path}: the source of {class_name[:100]} is damaged") from None
 
     def extra(self):
         """The table that macekit writes into its own `.model` files, or None."""

@@ -40,13 +40,15 @@ def read_model(path) -> Record:
     """The inert record of the model object in a file of mace-torch."""
     if not Path(path).is_file():
         raise OSError(f"{path}: no such file")
-    return _model_of(path, Archive(path))
+    return _model_of(path, Archive(path))[0]
 
 
 def _model_of(path, archive):
-    root = archive.load()
+    """-> the model and, if it was wrapped up for LAMMPS, the number of the head chosen for that."""
+    root, head = archive.load(), None
     for _ in WRAPPERS:
         if isinstance(root, Record) and root.short_name in WRAPPERS:
+            head = root.tensors().get("head", head)
             root = root.attribute("model") if isinstance(root.attribute("model"), Record) else root.child("model")
     if isinstance(root, dict):
         keys = ", ".join(str(k)[:40] for k in list(root)[:5])
@@ -56,8 +58,8 @@ def _model_of(path, archive):
         raise ConversionError(f"{path}: holds a table of {keys or 'nothing'}, not a mace-torch model; give the .model file that mace_run_train saved")
     if not isinstance(root, Record) or not re.match(r"(__torch__\.)?mace\.", root.class_name):
         what = root.class_name if isinstance(root, Record) else type(root).__name__
-        raise ConversionError(f"{path}: holds a {what}, not a mace-torch model")
-    return root
+        raise ConversionError(f"{path}: holds a {what[:100]}, not a mace-torch model")
+    return root, head
 
 
 def state_dict(root: Record) -> dict[str, np.ndarray]:
@@ -85,7 +87,7 @@ def convert(path, heads=None):
         extra = archive.extra()
         if extra is not None:
             return _own(path, archive, extra)
-        return _Reader(path, _model_of(path, archive), heads).result()
+        return _Reader(path, archive, heads).result()
     except ConversionError as error:
         raise ConversionError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
@@ -179,8 +181,9 @@ def _function(value):
 class _Reader:
     """One model: `result()` gathers the hyper-parameters, then the tensors, checking the file's statements about itself on the way."""
 
-    def __init__(self, path, root, heads):
-        self.path, self.root, self.given_heads, self.notes = path, root, heads, []
+    def __init__(self, path, archive, heads):
+        root, self.lammps_head = _model_of(path, archive)
+        self.path, self.archive, self.root, self.given_heads, self.notes = path, archive, root, heads, []
         model = root.short_name
         if model in OTHER_MODELS:
             raise ConversionError(f"{path}: a {model}, {OTHER_MODELS[model]}; macekit supports energy models of the classes ScaleShiftMACE and MACE")
@@ -242,6 +245,9 @@ class _Reader:
             raise ConversionError(f"{self.path}: the file has {num_heads} heads without names; name them in order with --heads a,b,..")
         if len(heads) != num_heads:
             raise ConversionError(f"{self.path}: {len(heads)} head names for {num_heads} heads" + ("; correct --heads" if self.given_heads else ", the file is damaged"))
+        if self.lammps_head is not None and num_heads > 1:
+            chosen = heads[int(_number(self.lammps_head))]
+            self.notes.append(f"{Path(self.path).name} was made for LAMMPS with the head {chosen}; all {num_heads} heads are kept, choose one in LAMMPS with the head keyword")
         self.hp.update(atomic_numbers=numbers, heads=heads)
 
     def read_radial(self):
@@ -296,8 +302,9 @@ class _Reader:
                 silu.append(a), sigmoid.append(b)
             else:
                 act = block.child("conv_tp_weights.layer0.act") or block.child("conv_tp_weights.layer0").attribute("act")
-                self.require(isinstance(act, Record) and (_function(act.attribute("f")) in ("silu", None)), "the radial network's activation is not silu")
-                silu.append(act.attribute("cst", SILU))
+                name, factor = self.activation(act)
+                self.require(name == "silu", f"the radial network's activation is {name}")
+                silu.append(factor)
         if not widths:  # Att layers only: their radial network has fixed widths, and the model's own value is idle
             widths.append([int(n) for n in self.interactions[0].attribute("radial_MLP", [64, 64, 64])])
         self.require(all(w == widths[0] for w in widths), "the layers have radial networks of different widths")
@@ -314,10 +321,19 @@ class _Reader:
             return gate.attribute("_scalar_cst"), gate.attribute("_gate_cst")
         factors = []
         for part, expected in (("act_scalars", "silu"), ("act_gates", "sigmoid")):
-            act = gate.child(f"{part}.acts.0")
-            self.require(act is not None and (gate.scripted or _function(act.attribute("f")) == expected), "the gate of a NonLinear block is of an unknown kind")
-            factors.append(act.attribute("cst"))
+            name, factor = self.activation(gate.child(f"{part}.acts.0"))
+            self.require(name == expected, f"the gate of a NonLinear block uses {name}")
+            factors.append(factor)
         return factors
+
+    def activation(self, act):
+        """(name, constant) of e3nn's normalised activation. TorchScript keeps the function as source text, and the constant elsewhere."""
+        self.require(isinstance(act, Record), "an activation function is missing")
+        if act.scripted and act.attribute("cst") is None:
+            found = re.findall(r"torch\.(silu|tanh|abs|sigmoid)\(", self.archive.source(act.class_name))
+            self.require(len(found) == 1, "an activation function is of an unknown kind")
+            return found[0], {"silu": SILU, "tanh": TANH, "abs": ABS, "sigmoid": SIGMOID}[found[0]]
+        return _function(act.attribute("f")), float(act.attribute("cst"))
 
     def read_irreps(self):
         T, blocks = len(self.interactions), [irreps(b.attribute("hidden_irreps")) for b in self.interactions]
@@ -414,9 +430,7 @@ class _Reader:
         act = acts.child("0") if acts is not None else None
         if act is None:
             return "None", 1.0
-        name, factor = _function(act.attribute("f")), float(act.attribute("cst", 0))
-        if name is None:  # TorchScript keeps the constant but not the function's name
-            name = next((n for n, c in (("silu", SILU), ("tanh", TANH), ("abs", ABS)) if abs(factor - c) < 1e-5), "unknown")
+        name, factor = self.activation(act)
         self.require(name in ("silu", "tanh", "abs"), f"the gate is {name}")
         return name, 1.0 if abs(factor - 1) < 1e-4 else factor
 
@@ -448,7 +462,7 @@ class _Reader:
             seen += 1
             waiting += [(child, f"{name}.{k}" if name else k) for k, child in node.modules().items()]
             stored = node.attribute("instructions")
-            if node.scripted or not node.class_name.startswith("e3nn.o3.") or stored is None:
+            if not re.match(r"(__torch__\.)?e3nn\.o3\.", node.class_name) or stored is None:
                 continue
             stored = [_flatten(i) if isinstance(i, Record) else i for i in stored]
             if node.short_name == "Linear":
