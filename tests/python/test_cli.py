@@ -16,7 +16,7 @@ import pytest
 
 from macekit import MACECalculator
 from macekit.cli import main
-from macekit.convert_mace_torch import read_model
+from macekit.mace_torch import read_model
 
 
 @pytest.fixture

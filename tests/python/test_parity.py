@@ -13,7 +13,7 @@ import pytest
 
 from macekit import MACECalculator, evaluate
 from macekit.cli import main
-from macekit.convert_mace_torch import convert_to_potential, read_model, state_dict
+from macekit.mace_torch import convert_to_potential, read_model, state_dict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import safetensors_numpy  # noqa: E402

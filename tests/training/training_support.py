@@ -29,7 +29,7 @@ def read_safetensors(path):
 
 def convert(model_path, target):
     """A mace-torch model as .mace file."""
-    from macekit.convert_mace_torch import convert_to_potential
+    from macekit.mace_torch import convert_to_potential
 
     convert_to_potential(str(model_path)).save(str(target))
     return str(target)
