@@ -158,7 +158,7 @@ TEST_F(File, WrongHyperparametersAreNamed) {
   EXPECT_SENTENCE(with([](auto& hp) { hp["r_max"] = "five"; }), "r_max has the wrong type");
   EXPECT_SENTENCE(with([](auto& hp) { hp["r_max"] = -1; }), "r_max");
   EXPECT_SENTENCE(with([](auto& hp) { hp["atomic_numbers"] = {14, 8}; }), "ascend");
-  EXPECT_SENTENCE(with([](auto& hp) { hp["interaction"] = "RealAgnosticDensityInteractionBlock"; }), "not supported");
+  EXPECT_SENTENCE(with([](auto& hp) { hp["model"] = "PolarMACE"; }), "not supported");
   EXPECT_SENTENCE(with([](auto& hp) { hp["interaction"] = "RealAgnosticInteractionBlok"; }), "did you mean RealAgnosticInteractionBlock?");
   EXPECT_SENTENCE(with([](auto& hp) { hp["num_channels"] = 4; }), "has shape");
 }

@@ -50,8 +50,11 @@ def test_shared_case(shared, case, tmp_path):
     frames = ase.io.read(folder / "structures.extxyz", ":")
     heads = [a.info.get("head") for a in frames]
     gradients = "chebyshev" not in case
-    check_against(reference, frames, evaluate(potential, frames, head=heads), 1e-9, 1e-8, 1e-9, gradients)
     scale = np.abs(reference["forces"]).max()
+    # The structures are stored with 8 decimals: a coordinate that is off by 5e-9 A moves the energy by 5e-9 |F|, and the forces by
+    # the stiffness times that. Only under ZBL's forces of 200 eV/A does it show; cases made here are compared without rounding.
+    rounding = 5e-9 * scale if scale > 10 else 0
+    check_against(reference, frames, evaluate(potential, frames, head=heads), 1e-9 + rounding, 1e-8 + 20 * rounding, 1e-9 + rounding, gradients)
     check_against(reference, frames, evaluate(potential, frames, "float32", head=heads), 1e-4, max(1e-4 * scale, 1e-6), 1e-5, gradients)
 
 
