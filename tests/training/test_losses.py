@@ -71,7 +71,7 @@ def test_formula(core, name, absent):
     """Frame 1 lacks labels: they add nothing, in huber and universal too, where mace-torch fits them to zero or ignores weights."""
     model, data, frames = make(core, lambda k: [x for x in ("energy", "forces", "stress", "virials") if k != 1 or x not in absent])
     value, _ = core.Trainer(model, data, data, json.dumps({"loss": name} | WEIGHTS)).gradient([0, 1, 2, 3])
-    _, complete, _ = make(core)  # predictions of stress exist where there is a label
+    _, _, complete = make(core)  # predictions of stress exist where there is a label
     everything = core.Dataset([1, 8], 3.5)
     for frame in complete:
         everything.add(**frame)
