@@ -34,20 +34,21 @@ std::string checksum(const TensorFile& file) {
   return text;
 }
 
-void put(TensorFile& file, const Model& model, const std::string& prefix, const torch::Tensor& flat) {
+void put(TensorFile& file, const std::vector<Parameter>& parameters, const std::string& prefix, const torch::Tensor& flat) {
   if (!flat.defined()) return;
   const torch::Tensor values = flat.detach().to(torch::kFloat64);
-  for (const auto& p : model.parameters()) {
+  for (const Parameter& p : parameters) {
     const double* data = values.const_data_ptr<double>() + p.offset;
     file.tensors[prefix + p.name] = Tensor{p.shape, {data, data + p.size}, {}};
   }
 }
 
-void take(const TensorFile& file, const Model& model, const std::string& prefix, torch::Tensor& flat) {
+void take(const TensorFile& file, const std::vector<Parameter>& parameters, const std::string& prefix, torch::Tensor& flat) {
   torch::Tensor values = torch::empty({flat.numel()}, torch::kFloat64);
-  for (const auto& p : model.parameters()) {
+  for (const Parameter& p : parameters) {
     const auto tensor = file.tensors.find(prefix + p.name);
-    require<FileError>(tensor != file.tensors.end() && tensor->second.size() == p.size, "checkpoint: ", prefix, p.name, " is missing or has another size.");
+    require<FileError>(tensor != file.tensors.end() && tensor->second.size() == p.size, "checkpoint: ", prefix, p.name,
+                       " is missing or has another size.");
     std::copy(tensor->second.real.begin(), tensor->second.real.end(), values.data_ptr<double>() + p.offset);
   }
   flat.copy_(values);
@@ -60,37 +61,41 @@ double number(const json& x) { return x.is_null() ? std::numeric_limits<double>:
 void compare_identity(const json& stored, const json& now, const std::string& path) {
   for (const auto& [key, value] : now.items()) {
     const json before = stored.contains(key) ? stored.at(key) : json(nullptr);
-    require<InputError>(before == value, "restart: ", path, " was written with ", key, " = ", before.dump(), ", but the configuration has ", key, " = ",
-                        value.dump(), ". Restore the old value, or start afresh under another name.");
+    require<InputError>(before == value, "restart: ", path, " was written with ", key, " = ", before.dump(), ", but the configuration has ",
+                        key, " = ", value.dump(), ". Restore the old value, or start afresh under another name.");
   }
 }
 
 }  // namespace
 
-TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const Schedule& schedule, const State& s, const std::string& identity) {
+TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const Schedule& schedule, const State& s,
+                           const std::string& identity) {
   TensorFile file;
-  put(file, model, "parameters/", optimizer.flat_);
-  put(file, model, "exp_avg/", optimizer.m_);
-  put(file, model, "exp_avg_sq/", optimizer.v_);
-  put(file, model, "max_exp_avg_sq/", optimizer.v_max_);
-  put(file, model, "ema/", optimizer.average_);
+  const auto& parameters = model.trained_parameters();
+  put(file, parameters, "parameters/", optimizer.flat_);
+  put(file, parameters, "exp_avg/", optimizer.m_);
+  put(file, parameters, "exp_avg_sq/", optimizer.v_);
+  put(file, parameters, "max_exp_avg_sq/", optimizer.v_max_);
+  put(file, parameters, "ema/", optimizer.average_);
   file.metadata["format"] = "macekit-checkpoint";
   file.metadata["format_version"] = std::to_string(format_version);
   file.metadata["identity"] = identity;
-  file.metadata["state"] = json{{"epoch", s.epoch},
-                                {"position", s.position},
-                                {"loss_sum", s.loss_sum},
-                                {"stage_two", s.stage_two},
-                                {"best_loss", number(s.best_loss)},
-                                {"best_epoch", s.best_epoch},
-                                {"num_worse", s.num_worse},
-                                {"valid_loss", number(s.valid_loss)},
-                                {"num_steps", optimizer.num_steps},
-                                {"num_averages", optimizer.num_averages},
-                                {"lr", schedule.lr},
-                                {"schedule_best", number(schedule.best)},
-                                {"schedule_num_bad", schedule.num_bad}}
-                               .dump();
+  file.metadata["state"] = json{
+      {"epoch", s.epoch},
+      {"position", s.position},
+      {"loss_sum", s.loss_sum},
+      {"stage_two", s.stage_two},
+      {"best_loss", number(s.best_loss)},
+      {"best_epoch", s.best_epoch},
+      {"num_worse", s.num_worse},
+      {"valid_loss", number(s.valid_loss)},
+      {"num_steps", optimizer.num_steps},
+      {"num_averages", optimizer.num_averages},
+      {"weight_sum", optimizer.weight_sum},
+      {"lr", schedule.lr},
+      {"schedule_best", number(schedule.best)},
+      {"schedule_num_bad",
+       schedule.num_bad}}.dump();
   file.metadata["checksum"] = checksum(file);
   return file;
 }
@@ -106,26 +111,30 @@ void restore_checkpoint(const TensorFile& file, const std::string& path, Model& 
   require<FileError>(std::stoi(metadata("format_version")) <= format_version, path, ": written by a newer macekit.");
   require<FileError>(metadata("checksum") == checksum(file), path, ": the checksum is wrong, the file is damaged.");
   compare_identity(json::parse(metadata("identity")), json::parse(identity), path);
-  take(file, model, "parameters/", optimizer.flat_);
-  take(file, model, "exp_avg/", optimizer.m_);
-  take(file, model, "exp_avg_sq/", optimizer.v_);
-  take(file, model, "max_exp_avg_sq/", optimizer.v_max_);
-  if (optimizer.average_.defined()) take(file, model, "ema/", optimizer.average_);
+  const auto& parameters = model.trained_parameters();
+  take(file, parameters, "parameters/", optimizer.flat_);
+  take(file, parameters, "exp_avg/", optimizer.m_);
+  take(file, parameters, "exp_avg_sq/", optimizer.v_);
+  take(file, parameters, "max_exp_avg_sq/", optimizer.v_max_);
+  if (optimizer.average_.defined()) take(file, parameters, "ema/", optimizer.average_);
   const json state = json::parse(metadata("state"));
   state.at("epoch").get_to(s.epoch), state.at("position").get_to(s.position), state.at("loss_sum").get_to(s.loss_sum);
   state.at("stage_two").get_to(s.stage_two), state.at("best_epoch").get_to(s.best_epoch), state.at("num_worse").get_to(s.num_worse);
   s.best_loss = number(state.at("best_loss")), s.valid_loss = number(state.at("valid_loss"));
   state.at("num_steps").get_to(optimizer.num_steps), state.at("num_averages").get_to(optimizer.num_averages);
+  optimizer.weight_sum = state.value("weight_sum", 0.0);
   state.at("lr").get_to(schedule.lr), state.at("schedule_num_bad").get_to(schedule.num_bad);
   schedule.best = number(state.at("schedule_best"));
 }
 
 torch::Tensor averaged_weights(const TensorFile& file, const Model& model) {
-  require<FileError>(file.metadata.count("checksum") && file.metadata.at("checksum") == checksum(file), "checkpoint: the checksum is wrong, the file is damaged.");
-  torch::Tensor flat = torch::empty({model.flat().numel()}, model.dtype());
-  const bool ema = !model.parameters().empty() && file.tensors.count("ema/" + model.parameters().front().name);
-  take(file, model, ema ? "ema/" : "parameters/", flat);
-  return flat;
+  require<FileError>(file.metadata.count("checksum") && file.metadata.at("checksum") == checksum(file),
+                     "checkpoint: the checksum is wrong, the file is damaged.");
+  const auto& parameters = model.trained_parameters();
+  torch::Tensor flat = torch::empty_like(model.trained());
+  const bool ema = !parameters.empty() && file.tensors.count("ema/" + parameters.front().name);
+  take(file, parameters, ema ? "ema/" : "parameters/", flat);
+  return model.weights(flat);
 }
 
 CheckpointFolder::CheckpointFolder(std::string folder, std::string name) : folder_(std::move(folder)), name_(std::move(name)) {
@@ -156,7 +165,9 @@ void CheckpointFolder::save(const TensorFile& file, std::int64_t num_steps, bool
   for (std::size_t k = 2; k < found.size(); ++k) fs::remove(found[k]);
 }
 
-std::string CheckpointFolder::best_path(bool stage_two) const { return folder_ + "/" + name_ + (stage_two ? ".best-stage-two" : ".best") + ".safetensors"; }
+std::string CheckpointFolder::best_path(bool stage_two) const {
+  return folder_ + "/" + name_ + (stage_two ? ".best-stage-two" : ".best") + ".safetensors";
+}
 
 void CheckpointFolder::save_best(const TensorFile& file, bool stage_two, bool single) const {
   if (!folder_.empty()) write_safetensors(best_path(stage_two), file, single);

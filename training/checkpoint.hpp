@@ -18,20 +18,21 @@ struct State {
   bool stage_two = false;
   double best_loss = std::numeric_limits<double>::infinity();  ///< validation loss of the stage's best checkpoint
   std::int64_t best_epoch = -1;
-  int num_worse = 0;          ///< validations since
+  int num_worse = 0;                                            ///< validations since
   double valid_loss = std::numeric_limits<double>::infinity();  ///< the latest
 };
 
-/// A checkpoint is a safetensors file: for each weight `parameters/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`,
+/// A checkpoint is a safetensors file: for each trained weight `parameters/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`,
 /// `max_exp_avg_sq/NAME` and, with EMA, `ema/NAME`; in its metadata the state, the identity and a checksum over all of it.
 /// Numbers are stored exactly, so that a continued training equals an uninterrupted one bit for bit.
 /// @param identity  JSON object of the configuration keys that a continuation must not change
-TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const Schedule& schedule, const State& state, const std::string& identity);
+TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const Schedule& schedule, const State& state,
+                           const std::string& identity);
 /// @throws FileError   not a checkpoint, a newer one, a wrong checksum
 /// @throws InputError  written with another identity: names the first key that differs, with both values
-void restore_checkpoint(const TensorFile& file, const std::string& path, Model& model, Optimizer& optimizer, Schedule& schedule, State& state,
-                        const std::string& identity);
-/// Weights for use (the average, if there is one) from a checkpoint of the same model.  @throws FileError, InputError
+void restore_checkpoint(const TensorFile& file, const std::string& path, Model& model, Optimizer& optimizer, Schedule& schedule,
+                        State& state, const std::string& identity);
+/// All weights for use (from the average, if there is one) of a checkpoint of the same model.  @throws FileError, InputError
 torch::Tensor averaged_weights(const TensorFile& file, const Model& model);
 
 /// The checkpoints of one training: the last two, and the best of each stage.

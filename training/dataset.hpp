@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <array>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,13 +17,17 @@ struct Frame {
   std::vector<double> positions;    ///< [N][3] Angstrom
   std::array<double, 9> cell{};     ///< rows are lattice vectors, Angstrom; |det cell| is the volume by which stress divides
   std::array<bool, 3> periodic{};
-  bool has_energy = false, has_forces = false, has_stress = false;
-  double energy = 0;               ///< eV
-  std::vector<double> forces;      ///< [N][3] eV/Angstrom; empty: no label
-  std::array<double, 9> stress{};  ///< eV/Angstrom^3, row-major, ASE's sign (positive under tension)
-  double weight = 1;               ///< of the whole frame in the loss
-  double energy_weight = 1, forces_weight = 1, stress_weight = 1;  ///< of each label; counted as 0 where the label is absent
+  bool has_energy = false, has_forces = false, has_stress = false, has_virials = false;
+  double energy = 0;                ///< eV
+  std::vector<double> forces;       ///< [N][3] eV/Angstrom; empty: no label
+  std::array<double, 9> stress{};   ///< eV/Angstrom^3, row-major, ASE's sign (positive under tension)
+  std::array<double, 9> virials{};  ///< eV, row-major: -volume times stress
+  double weight = 1;                ///< of the whole frame in the loss
+  double energy_weight = 1, forces_weight = 1, stress_weight = 1,
+         virials_weight = 1;  ///< of each label; counted as 0 where the label is absent
   int head = 0;
+  std::map<std::string, std::vector<double>>
+      inputs;  ///< further inputs of the potential (total_charge, ..): one value, or N in_dim of them
   std::string config_type = "Default";
   std::string source;  ///< where the frame comes from, for messages: "train.extxyz frame 12"
 };
@@ -31,11 +36,11 @@ struct Frame {
 struct Batch {
   std::vector<int> frames;  ///< rows of the dataset
   GraphData graph;
-  torch::Tensor energy, forces, stress;                             ///< [G], [N,3], [G,3,3]; 0 where absent
-  torch::Tensor weight, energy_weight, forces_weight, stress_weight;  ///< [G]; 0 where absent
-  torch::Tensor num_atoms, volume;                                  ///< [G]; volume is 1 where no stress is labelled
-  torch::Tensor graph_of, receiver, sender;                         ///< int64 [N], [E], [E]
-  torch::Tensor vec;                                                ///< [E,3]
+  torch::Tensor energy, forces, stress, virials;                                      ///< [G], [N,3], [G,3,3] twice; 0 where absent
+  torch::Tensor weight, energy_weight, forces_weight, stress_weight, virials_weight;  ///< [G]; 0 where absent
+  torch::Tensor num_atoms, volume;                                                    ///< [G]; volume is 1 where no stress is labelled
+  torch::Tensor graph_of, receiver, sender;                                           ///< int64 [N], [E], [E]
+  torch::Tensor vec;                                                                  ///< [E,3]
   Batch() = default;
   Batch(Batch&&) = default;
   Batch& operator=(Batch&&) = default;

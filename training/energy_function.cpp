@@ -62,7 +62,8 @@ Prediction predict(Model& model, const torch::Tensor& flat, const Batch& batch, 
   if (stress) {
     const torch::Tensor product = g.unsqueeze(2) * batch.vec.unsqueeze(1);  // [E,3,3]
     const torch::Tensor strain_bar = torch::zeros_like(batch.stress).index_add(0, batch.graph_of.index_select(0, batch.receiver), product);
-    p.stress = 0.5 * (strain_bar + strain_bar.transpose(1, 2)) / batch.volume.reshape({-1, 1, 1});
+    p.virials = -0.5 * (strain_bar + strain_bar.transpose(1, 2));
+    p.stress = -p.virials / batch.volume.reshape({-1, 1, 1});
   }
   return p;
 }

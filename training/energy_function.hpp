@@ -9,9 +9,10 @@ namespace macekit::training {
 
 /// What a loss is made of. Undefined tensors were not asked for.
 struct Prediction {
-  torch::Tensor energy;  ///< [G] eV
-  torch::Tensor forces;  ///< [N,3] eV/Angstrom
-  torch::Tensor stress;  ///< [G,3,3] eV/Angstrom^3, (1/V) dE/dstrain; graphs of volume 1 have no meaning here
+  torch::Tensor energy;   ///< [G] eV
+  torch::Tensor forces;   ///< [N,3] eV/Angstrom
+  torch::Tensor stress;   ///< [G,3,3] eV/Angstrom^3, (1/V) dE/dstrain; graphs of volume 1 have no meaning here
+  torch::Tensor virials;  ///< [G,3,3] eV, -dE/dstrain
 };
 
 /// Energies, forces and stress as functions of the weights `flat` that LibTorch can differentiate once.

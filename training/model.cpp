@@ -13,6 +13,12 @@ bool decays(const std::string& name) {
   return name.rfind("interactions.", 0) == 0 && (contains("linear.weight") || contains("skip_tp_full.weight"));
 }
 
+std::string group_of(const std::string& name) {
+  for (const char* group : {"interactions", "products", "readouts"})
+    if (name.rfind(group, 0) == 0) return group;
+  return name.rfind("node_embedding", 0) == 0 ? "embedding" : "inputs";
+}
+
 Model::Model(const Potential& potential, Precision precision)
     : potential_(potential), precision_(precision), differentiable_(make_differentiable(potential, precision)) {
   const auto& known = differentiable_->parameters();
@@ -31,7 +37,8 @@ Model::Model(const Potential& potential, Precision precision)
   flat_ = torch::zeros({offset}, torch::kFloat64);
   for (const Parameter& p : parameters_) {
     const auto& values = potential.tensors().at(p.name).real;
-    require(static_cast<std::int64_t>(values.size()) == p.size, "training: ", p.name, " has ", values.size(), " numbers, expected ", p.size);
+    require(static_cast<std::int64_t>(values.size()) == p.size, "training: ", p.name, " has ", values.size(), " numbers, expected ",
+            p.size);
     std::copy(values.begin(), values.end(), flat_.data_ptr<double>() + p.offset);
   }
   flat_ = flat_.to(dtype());
@@ -48,6 +55,12 @@ void Model::use(const torch::Tensor& flat) {
   }
 }
 
+void Model::add_low_rank(int rank, double alpha, std::uint64_t seed) {
+  require<InputError>(!low_rank_, "lora: the model has low-rank weights already.");
+  low_rank_.emplace(hyperparameters(), parameters_, rank, alpha);
+  low_rank_trained_ = low_rank_->initial(seed, dtype());
+}
+
 Model::Constants Model::constants() const {
   const Tensors& tensors = potential_.tensors();
   Constants c;
@@ -59,7 +72,8 @@ Model::Constants Model::constants() const {
 void Model::set_atomic_energies(const std::vector<double>& atomic_energies) {
   Tensors tensors = potential_.tensors();
   auto& stored = tensors.at("atomic_energies_fn.atomic_energies").real;
-  require<InputError>(stored.size() == atomic_energies.size(), "E0s: expected ", stored.size(), " energies, got ", atomic_energies.size(), ".");
+  require<InputError>(stored.size() == atomic_energies.size(), "E0s: expected ", stored.size(), " energies, got ", atomic_energies.size(),
+                      ".");
   stored = atomic_energies;
   potential_ = Potential(potential_.hyperparameters(), std::move(tensors), potential_.metadata_json());
   const Constants c = constants();
@@ -76,13 +90,14 @@ Potential Model::potential(const torch::Tensor& flat, const std::string& metadat
   return Potential(potential_.hyperparameters(), std::move(tensors), metadata_json);
 }
 
-Potential new_potential(const Hyperparameters& hyperparameters, const std::vector<double>& atomic_energies, const std::vector<double>& scale,
-                        const std::vector<double>& shift, std::uint64_t seed) {
+Potential new_potential(const Hyperparameters& hyperparameters, const std::vector<double>& atomic_energies,
+                        const std::vector<double>& scale, const std::vector<double>& shift, std::uint64_t seed) {
   validate(hyperparameters);
   const std::size_t heads = hyperparameters.heads.size();
   require<InputError>(atomic_energies.size() == heads * hyperparameters.num_elements(), "new potential: expected ",
                       heads * hyperparameters.num_elements(), " atomic energies, got ", atomic_energies.size(), ".");
-  require<InputError>(scale.size() == heads && shift.size() == heads, "new potential: expected one scale and one shift for each of ", heads, " heads.");
+  require<InputError>(scale.size() == heads && shift.size() == heads, "new potential: expected one scale and one shift for each of ", heads,
+                      " heads.");
   Tensors tensors = initial_tensors(hyperparameters, atomic_energies, seed);
   if (tensors.count("scale_shift.scale")) {
     tensors.at("scale_shift.scale").real = scale;

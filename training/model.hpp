@@ -3,10 +3,12 @@
 #include <torch/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "potentials/differentiable.hpp"
+#include "training/low_rank.hpp"
 
 namespace macekit::training {
 
@@ -14,14 +16,10 @@ namespace macekit::training {
 ///
 /// Weight decay acts, as in mace-torch, on every `products.*` and on the interactions' weights whose name contains
 /// `linear.weight` or `skip_tp_full.weight` (so on `linear.weight`, but not on `linear_up.weight`).
+///
+/// What is trained is `trained()`: the weights themselves, or, after `add_low_rank`, low-rank additions to them.
 class Model {
  public:
-  struct Parameter {
-    std::string name;
-    std::vector<std::int64_t> shape;
-    std::int64_t offset;  ///< into the flat tensor
-    std::int64_t size;
-  };
   Model(const Potential& potential, Precision precision);
 
   const Hyperparameters& hyperparameters() const { return potential_.hyperparameters(); }
@@ -34,6 +32,16 @@ class Model {
   Differentiable& differentiable() { return *differentiable_; }
   /// Makes `flat` the weights of the next evaluation.
   void use(const torch::Tensor& flat);
+
+  /// From now on the weights are base + (alpha / rank) A B for every linear map and radial network, and A, B are trained.
+  void add_low_rank(int rank, double alpha, std::uint64_t seed);
+  bool is_low_rank() const { return low_rank_.has_value(); }
+  const std::vector<Parameter>& trained_parameters() const { return low_rank_ ? low_rank_->parameters() : parameters_; }
+  torch::Tensor& trained() { return low_rank_ ? low_rank_trained_ : flat_; }
+  const torch::Tensor& trained() const { return low_rank_ ? low_rank_trained_ : flat_; }
+  /// The weights that belong to `trained`; differentiable.
+  torch::Tensor weights(const torch::Tensor& trained) const { return low_rank_ ? low_rank_->weights(flat_, trained) : trained; }
+
   struct Constants {
     std::vector<double> scale, shift, atomic_energies;  ///< [H], [H], [H][n_Z]; scale and shift are empty for model MACE
   };
@@ -50,14 +58,18 @@ class Model {
   std::vector<Parameter> parameters_;  ///< in the order of Differentiable::parameters()
   std::int64_t num_decayed_ = 0;
   torch::Tensor flat_;
+  std::optional<LowRank> low_rank_;
+  torch::Tensor low_rank_trained_;
 };
 
 /// A model with new weights drawn from `seed`.
 /// @param atomic_energies  [H][n_Z] eV;  @param scale, shift  [H]; for ScaleShiftMACE only
-Potential new_potential(const Hyperparameters& hyperparameters, const std::vector<double>& atomic_energies, const std::vector<double>& scale,
-                        const std::vector<double>& shift, std::uint64_t seed);
+Potential new_potential(const Hyperparameters& hyperparameters, const std::vector<double>& atomic_energies,
+                        const std::vector<double>& scale, const std::vector<double>& shift, std::uint64_t seed);
 
 /// True for names with weight decay (above).
 bool decays(const std::string& name);
+/// mace-torch's parameter groups: embedding, interactions, products, readouts; `inputs` for joint_embedding and embedding_readout.
+std::string group_of(const std::string& name);
 
 }  // namespace macekit::training

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/error.hpp"
+#include "training/model.hpp"
 
 namespace macekit::training {
 namespace {
@@ -26,29 +27,79 @@ void for_pieces(std::int64_t size, const Body& body) {
 
 template <class Real>
 struct Update {  // factors of one step, see the header
-  Real clip, weight_decay, one_minus_b1, b2, one_minus_b2, step_size, root_correction, eps, one_minus_d;
+  Real clip, coupled_decay, decoupled_decay, one_minus_b1, b2, one_minus_b2, step_size, root_correction, eps, one_minus_d;
+  bool amsgrad;
+  Real lr, pull, push, extrapolation;  // schedulefree
 };
 
 template <class Real>
-void update(const Update<Real>& u, std::int64_t begin, std::int64_t end, const Real* __restrict g, Real* __restrict p, Real* __restrict m,
-            Real* __restrict v, Real* __restrict v_max, Real* __restrict average) {
+void adam(const Update<Real>& u, std::int64_t begin, std::int64_t end, const Real* __restrict g, Real* __restrict p, Real* __restrict m,
+          Real* __restrict v, Real* __restrict v_max, Real* __restrict average) {
   for (std::int64_t i = begin; i < end; ++i) {
-    const Real gradient = u.clip * g[i] + u.weight_decay * p[i];
+    const Real gradient = u.clip * g[i] + u.coupled_decay * p[i];
     m[i] += u.one_minus_b1 * (gradient - m[i]);
     v[i] = u.b2 * v[i] + u.one_minus_b2 * gradient * gradient;
-    v_max[i] = std::max(v_max[i], v[i]);
-    p[i] -= u.step_size * m[i] / (std::sqrt(v_max[i]) / u.root_correction + u.eps);
+    v_max[i] = u.amsgrad ? std::max(v_max[i], v[i]) : v[i];
+    p[i] -= u.decoupled_decay * p[i] + u.step_size * m[i] / (std::sqrt(v_max[i]) / u.root_correction + u.eps);
   }
   if (average)
     for (std::int64_t i = begin; i < end; ++i) average[i] -= u.one_minus_d * (average[i] - p[i]);
 }
 
+template <class Real>
+void schedule_free(const Update<Real>& u, std::int64_t begin, std::int64_t end, const Real* __restrict g, Real* __restrict p,
+                   Real* __restrict z, Real* __restrict v, Real* __restrict average) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    const Real gradient = u.clip * g[i];
+    v[i] = u.b2 * v[i] + u.one_minus_b2 * gradient * gradient;
+    const Real direction = gradient / (std::sqrt(v[i]) / u.root_correction + u.eps) + u.coupled_decay * p[i];
+    p[i] += u.pull * (z[i] - p[i]) + u.push * direction;
+    z[i] -= u.lr * direction;
+    average[i] = p[i] + u.extrapolation * (z[i] - p[i]);
+  }
+}
+
 }  // namespace
 
-Optimizer::Optimizer(torch::Tensor flat, std::int64_t num_decayed, const Settings& settings)
-    : flat_(std::move(flat)), num_decayed_(num_decayed), weight_decay_(settings.weight_decay), clip_(settings.clip_grad), ema_decay_(settings.ema_decay) {
-  m_ = torch::zeros_like(flat_), v_ = torch::zeros_like(flat_), v_max_ = torch::zeros_like(flat_);
-  if (settings.ema) average_ = flat_.clone();
+Optimizer::Optimizer(torch::Tensor flat, std::vector<Parameter> parameters, bool decay, const Settings& s)
+    : flat_(std::move(flat)),
+      kind_(s.optimizer),
+      amsgrad_(s.amsgrad),
+      lr_max_(s.lr),
+      b1_(s.beta),
+      b2_(0.999),
+      clip_(s.clip_grad),
+      ema_decay_(s.ema_decay) {
+  const std::array<std::string, 3> known{"adam", "adamw", "schedulefree"};
+  require<InputError>(std::find(known.begin(), known.end(), kind_) != known.end(), "optimizer: unknown name ", kind_, "; did you mean ",
+                      nearest(kind_, known), "? Known: adam, adamw, schedulefree.");
+  const bool schedulefree = kind_ == "schedulefree";
+  if (schedulefree) b1_ = s.beta1_schedulefree, b2_ = s.beta2_schedulefree;
+  m_ = schedulefree ? flat_.clone() : torch::zeros_like(flat_);
+  v_ = torch::zeros_like(flat_), v_max_ = torch::zeros_like(flat_);
+  if (s.ema || schedulefree) average_ = flat_.clone();
+
+  std::sort(parameters.begin(), parameters.end(), [](const Parameter& a, const Parameter& b) { return a.offset < b.offset; });
+  bool all_frozen = true;
+  for (const Parameter& p : parameters) {
+    const std::string group = group_of(p.name);
+    const auto factor = s.lr_factors.find(group);
+    Range range{p.offset, p.offset + p.size, decay && decays(p.name) ? s.weight_decay : 0,
+                factor == s.lr_factors.end() ? 1 : factor->second};
+    if (std::find(s.freeze.begin(), s.freeze.end(), group) != s.freeze.end()) range.lr_factor = 0;
+    all_frozen = all_frozen && range.lr_factor == 0;
+    Range* last = ranges_.empty() ? nullptr : &ranges_.back();
+    if (last && last->weight_decay == range.weight_decay && last->lr_factor == range.lr_factor)
+      last->end = range.end;
+    else
+      ranges_.push_back(range);
+  }
+  require<InputError>(!all_frozen, "freeze: nothing is left to train.");
+}
+
+void Optimizer::drop_frozen(torch::Tensor& gradient) const {
+  for (const Range& range : ranges_)
+    if (range.lr_factor == 0) gradient.slice(0, range.begin, range.end).zero_();
 }
 
 double Optimizer::norm(const torch::Tensor& gradient) {
@@ -72,24 +123,43 @@ double Optimizer::norm(const torch::Tensor& gradient) {
 
 void Optimizer::step(const torch::Tensor& gradient, double norm, double lr) {
   require(std::isfinite(norm), "optimizer: the gradient's norm is not finite");
-  constexpr double b1 = 0.9, b2 = 0.999, eps = 1e-8;
+  const bool schedulefree = kind_ == "schedulefree";
   ++num_steps;
   if (average_.defined()) ++num_averages;
   const double n = static_cast<double>(num_averages), t = static_cast<double>(num_steps);
   const double clip = clip_ > 0 ? std::min(1.0, clip_ / (norm + 1e-6)) : 1.0;
   const double d = std::min(ema_decay_, (1 + n) / (10 + n));
+  weight_sum += lr_max_ * lr_max_;
+  const double c = lr_max_ * lr_max_ / weight_sum;
   const auto apply = [&]<class Real>(const Real* g) {
-    Update<Real> u{Real(clip), Real(weight_decay_), Real(1 - b1), Real(b2), Real(1 - b2), Real(lr / (1 - std::pow(b1, t))),
-                   Real(std::sqrt(1 - std::pow(b2, t))), Real(eps), Real(1 - d)};
-    Update<Real> no_decay = u;
-    no_decay.weight_decay = 0;
     Real *p = flat_.data_ptr<Real>(), *m = m_.data_ptr<Real>(), *v = v_.data_ptr<Real>(), *v_max = v_max_.data_ptr<Real>();
     Real* average = average_.defined() ? average_.data_ptr<Real>() : nullptr;
-    for_pieces(flat_.numel(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-      const std::int64_t middle = std::clamp(num_decayed_, begin, end);
-      update(u, begin, middle, g, p, m, v, v_max, average);
-      update(no_decay, middle, end, g, p, m, v, v_max, average);
-    });
+    for (const Range& range : ranges_) {
+      if (range.lr_factor == 0) continue;
+      const double rate = lr * range.lr_factor;
+      const Update<Real> u{.clip = Real(clip),
+                           .coupled_decay = Real(kind_ == "adamw" ? 0 : range.weight_decay),
+                           .decoupled_decay = Real(kind_ == "adamw" ? rate * range.weight_decay : 0),
+                           .one_minus_b1 = Real(1 - b1_),
+                           .b2 = Real(b2_),
+                           .one_minus_b2 = Real(1 - b2_),
+                           .step_size = Real(rate / (1 - std::pow(b1_, t))),
+                           .root_correction = Real(std::sqrt(1 - std::pow(b2_, t))),
+                           .eps = Real(1e-8),
+                           .one_minus_d = Real(1 - d),
+                           .amsgrad = amsgrad_,
+                           .lr = Real(rate),
+                           .pull = Real(c),
+                           .push = Real(rate * (b1_ * (1 - c) - 1)),
+                           .extrapolation = Real(1 - 1 / b1_)};
+      for_pieces(range.end - range.begin, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        begin += range.begin, end += range.begin;
+        if (schedulefree)
+          schedule_free(u, begin, end, g, p, m, v, average);
+        else
+          adam(u, begin, end, g, p, m, v, v_max, average);
+      });
+    }
   };
   if (flat_.scalar_type() == torch::kFloat64)
     apply(gradient.const_data_ptr<double>());
@@ -97,7 +167,12 @@ void Optimizer::step(const torch::Tensor& gradient, double norm, double lr) {
     apply(gradient.const_data_ptr<float>());
 }
 
-Schedule::Schedule(const Settings& s) : lr(s.lr), kind_(s.scheduler), factor_(s.lr_factor), gamma_(s.lr_scheduler_gamma), patience_(s.scheduler_patience) {
+Schedule::Schedule(const Settings& s)
+    : lr(s.lr),
+      kind_(s.optimizer == "schedulefree" ? "constant" : s.scheduler),
+      factor_(s.lr_factor),
+      gamma_(s.lr_scheduler_gamma),
+      patience_(s.scheduler_patience) {
   const std::array<std::string, 3> known{"ReduceLROnPlateau", "ExponentialLR", "constant"};
   require<InputError>(std::find(known.begin(), known.end(), kind_) != known.end(), "scheduler: unknown name ", kind_, "; did you mean ",
                       nearest(kind_, known), "? Known: ReduceLROnPlateau, ExponentialLR, constant.");

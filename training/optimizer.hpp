@@ -5,21 +5,29 @@
 #include <limits>
 #include <string>
 
+#include "training/low_rank.hpp"
 #include "training/settings.hpp"
 
 namespace macekit::training {
 
-/// Adam with AMSGrad, in the form of torch.optim.Adam, over one flat tensor p of weights, with its exponential average:
+/// Adam, in the form of torch.optim.Adam, over one flat tensor p of weights, with its exponential average:
 ///   g <- min(1, clip / (|g| + 1e-6)) g            clipping by the global norm
-///   g <- g + weight_decay p                       for the first `num_decayed` numbers
-///   m <- m + (1 - b1) (g - m),  v <- b2 v + (1 - b2) g^2,  v_max <- max(v_max, v)
+///   g <- g + weight_decay p                       where weights decay; adamw: p <- p - lr weight_decay p instead
+///   m <- m + (1 - b1) (g - m),  v <- b2 v + (1 - b2) g^2,  v_max <- max(v_max, v), or v without amsgrad
 ///   p <- p - lr/(1 - b1^t) m / (sqrt(v_max)/sqrt(1 - b2^t) + eps)
 ///   n <- n + 1,  d = min(decay, (1 + n)/(10 + n)),  average <- average - (1 - d)(average - p)
+/// Schedule-free AdamW (Defazio et al. 2024), whose average x takes the place of the exponential one; m holds z:
+///   u = g / (sqrt(v/(1 - b2^t)) + eps) + weight_decay p,  c = lr_max^2 / sum of lr_max^2
+///   p <- p + c (z - p) + lr (b1 (1 - c) - 1) u,  z <- z - lr u,  x = p + (1 - 1/b1)(z - p)
+/// lr is the learning rate times the factor of the weight's group; frozen weights have no gradient and do not move.
 /// All of it is one pass over memory after the norm. The result does not depend on the number of threads.
 class Optimizer {
  public:
-  Optimizer(torch::Tensor flat, std::int64_t num_decayed, const Settings& settings);
+  /// @param parameters  parts of `flat`;  @param decay  whether weight decay acts at all
+  Optimizer(torch::Tensor flat, std::vector<Parameter> parameters, bool decay, const Settings& settings);
 
+  /// Sets the gradient of frozen weights to zero, in place.
+  void drop_frozen(torch::Tensor& gradient) const;
   /// 2-norm of the gradient, summed in fixed order in double.
   static double norm(const torch::Tensor& gradient);
   /// One update. `norm` must be finite: the caller decides what follows a NaN.
@@ -30,10 +38,17 @@ class Optimizer {
 
   torch::Tensor flat_, m_, v_, v_max_, average_;  ///< state, also written to checkpoints; `average_` undefined without EMA
   std::int64_t num_steps = 0, num_averages = 0;
+  double weight_sum = 0;  ///< schedulefree: sum of lr_max^2
 
  private:
-  std::int64_t num_decayed_;
-  double weight_decay_, clip_, ema_decay_;
+  struct Range {
+    std::int64_t begin, end;
+    double weight_decay, lr_factor;
+  };
+  std::vector<Range> ranges_;
+  std::string kind_;
+  bool amsgrad_;
+  double lr_max_, b1_, b2_, clip_, ema_decay_;
 };
 
 /// Learning rate from validation losses, in the form of torch.optim.lr_scheduler.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "training/settings.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -29,18 +30,20 @@ Settings settings_from_json(const std::string& text) {
   using nlohmann::json;
   Settings s;
   std::map<std::string, std::function<void(const json&)>> read;
-  const auto field = [&](const std::string& key, auto& target) {
-    read[key] = [&target](const json& value) { value.get_to(target); };
-  };
+  const auto field = [&](const std::string& key, auto& target) { read[key] = [&target](const json& value) { value.get_to(target); }; };
   field("loss", s.loss.name), field("energy_weight", s.loss.energy_weight), field("forces_weight", s.loss.forces_weight);
-  field("stress_weight", s.loss.stress_weight), field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
+  field("stress_weight", s.loss.stress_weight), field("virials_weight", s.loss.virials_weight), field("huber_delta", s.loss.huber_delta),
+      field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
+  field("optimizer", s.optimizer), field("amsgrad", s.amsgrad), field("beta", s.beta), field("beta1_schedulefree", s.beta1_schedulefree);
+  field("beta2_schedulefree", s.beta2_schedulefree), field("lr_factors", s.lr_factors), field("freeze", s.freeze);
   field("shuffle", s.shuffle), field("seed", s.seed), field("lr", s.lr), field("weight_decay", s.weight_decay);
   field("clip_grad", s.clip_grad), field("ema", s.ema), field("ema_decay", s.ema_decay), field("scheduler", s.scheduler);
   field("lr_factor", s.lr_factor), field("scheduler_patience", s.scheduler_patience), field("lr_scheduler_gamma", s.lr_scheduler_gamma);
   field("max_num_epochs", s.max_num_epochs), field("eval_interval", s.eval_interval), field("patience", s.patience);
   field("start_stage_two", s.start_stage_two), field("stage_two_lr", s.stage_two_lr), field("stage_two_loss", s.stage_two.name);
   field("stage_two_energy_weight", s.stage_two.energy_weight), field("stage_two_forces_weight", s.stage_two.forces_weight);
-  field("stage_two_stress_weight", s.stage_two.stress_weight), field("checkpoint_folder", s.checkpoint_folder), field("name", s.name);
+  field("stage_two_stress_weight", s.stage_two.stress_weight), field("stage_two_virials_weight", s.stage_two.virials_weight);
+  field("checkpoint_folder", s.checkpoint_folder), field("name", s.name);
   field("checkpoint_minutes", s.checkpoint_minutes);
 
   std::vector<std::string> known;
@@ -58,6 +61,7 @@ Settings settings_from_json(const std::string& text) {
     throw InputError(std::string("training: cannot read the settings: ") + error.what());
   }
   if (!stage_two_loss) s.stage_two.name = s.loss.name;
+  s.stage_two.huber_delta = s.loss.huber_delta;
 
   const auto positive = [](const char* key, double value) {
     require<InputError>(value > 0, "training: ", key, " = ", value, " must be larger than 0.");
@@ -69,7 +73,22 @@ Settings settings_from_json(const std::string& text) {
   positive("eval_interval", s.eval_interval), positive("patience", s.patience), positive("stage_two_lr", s.stage_two_lr);
   not_negative("weight_decay", s.weight_decay), not_negative("clip_grad", s.clip_grad), not_negative("max_num_epochs", s.max_num_epochs);
   not_negative("energy_weight", s.loss.energy_weight), not_negative("forces_weight", s.loss.forces_weight);
-  not_negative("stress_weight", s.loss.stress_weight), not_negative("scheduler_patience", s.scheduler_patience);
+  not_negative("stress_weight", s.loss.stress_weight), not_negative("virials_weight", s.loss.virials_weight),
+      positive("huber_delta", s.loss.huber_delta);
+  not_negative("scheduler_patience", s.scheduler_patience);
+  for (const auto& [key, value] : {std::pair{"beta", s.beta}, std::pair{"beta1_schedulefree", s.beta1_schedulefree},
+                                   std::pair{"beta2_schedulefree", s.beta2_schedulefree}})
+    require<InputError>(value > 0 && value < 1, "training: ", key, " = ", value, " must lie between 0 and 1.");
+  const std::vector<std::string> groups{"embedding", "interactions", "products", "readouts", "inputs"};
+  const auto check_group = [&](const char* key, const std::string& group) {
+    require<InputError>(std::count(groups.begin(), groups.end(), group), "training: ", key, " names the parameter group ", group,
+                        "; did you mean ", nearest(group, groups), "?");
+  };
+  for (const std::string& group : s.freeze) check_group("freeze", group);
+  for (const auto& [group, factor] : s.lr_factors) {
+    check_group("lr_factors", group);
+    require<InputError>(factor >= 0, "training: lr_factors of ", group, " is ", factor, "; it must not be negative.");
+  }
   require<InputError>(s.ema_decay >= 0 && s.ema_decay < 1, "training: ema_decay = ", s.ema_decay, " must lie in [0, 1).");
   require<InputError>(s.lr_factor > 0 && s.lr_factor < 1, "training: lr_factor = ", s.lr_factor, " must lie between 0 and 1.");
   return s;

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <cstdint>
+#include <map>
 #include <string>
+#include <vector>
 
 namespace macekit::training {
 
 /// Weights of the terms of a loss; they multiply means, so they do not depend on the batch size.
 struct LossSettings {
-  std::string name = "weighted";  ///< a name known to `make_loss`
+  std::string name = "weighted";  ///< a name of loss.hpp
   double energy_weight = 1;
   double forces_weight = 100;
   double stress_weight = 1;
+  double virials_weight = 1;
+  double huber_delta = 0.01;  ///< of huber and universal
 };
 
 /// Everything the engine needs to know of one training, except data and model. Names are those of mace_run_train.
@@ -20,6 +24,12 @@ struct Settings {
   int valid_batch_size = 10;
   bool shuffle = true;
   std::uint64_t seed = 123;
+  std::string optimizer = "adam";  ///< or "adamw", "schedulefree"
+  bool amsgrad = true;             ///< of adam and adamw
+  double beta = 0.9;               ///< first moment of adam and adamw
+  double beta1_schedulefree = 0.9, beta2_schedulefree = 0.98;
+  std::map<std::string, double> lr_factors;  ///< of parameter groups (`group_of`); a missing one is 1
+  std::vector<std::string> freeze;           ///< parameter groups that are not trained
   double lr = 0.01;
   double weight_decay = 5e-7;
   double clip_grad = 10;  ///< largest 2-norm of the gradient; 0: no clipping
@@ -31,10 +41,10 @@ struct Settings {
   double lr_scheduler_gamma = 0.9993;
   int max_num_epochs = 2048;
   int eval_interval = 1;
-  int patience = 2048;         ///< validations without improvement before the end (or before stage two)
-  int start_stage_two = -1;    ///< epoch; -1: no stage two
+  int patience = 2048;       ///< validations without improvement before the end (or before stage two)
+  int start_stage_two = -1;  ///< epoch; -1: no stage two
   double stage_two_lr = 1e-3;
-  LossSettings stage_two{"weighted", 1000, 100, 10};
+  LossSettings stage_two{"weighted", 1000, 100, 10, 10};
   std::string checkpoint_folder;  ///< empty: no checkpoints
   std::string name = "macekit";
   double checkpoint_minutes = 10;  ///< between checkpoints inside an epoch

@@ -43,7 +43,8 @@ std::vector<double> fit_atomic_energies(const Dataset& data, const std::map<int,
   }
   require<InputError>(!energies.empty(), "E0s: no training frame has an energy, so none can be fitted. Give E0s for each element.");
   for (int z : fitted)
-    require<InputError>(seen[z] > 0, "E0s: the element with atomic number ", data.atomic_numbers()[z], " is in no training frame with an energy. Give its E0.");
+    require<InputError>(seen[z] > 0, "E0s: the element with atomic number ", data.atomic_numbers()[z],
+                        " is in no training frame with an energy. Give its E0.");
   const auto rows = static_cast<std::int64_t>(energies.size()), columns = static_cast<std::int64_t>(fitted.size());
   const torch::Tensor a = torch::from_blob(counts.data(), {rows, columns}, torch::kFloat64);
   const torch::Tensor b = torch::from_blob(energies.data(), {rows, 1}, torch::kFloat64);
@@ -54,8 +55,8 @@ std::vector<double> fit_atomic_energies(const Dataset& data, const std::map<int,
 
 ScaleShift scale_and_shift(const Dataset& data, const std::vector<double>& atomic_energies, const std::string& scaling, int head) {
   const std::array<std::string, 3> known{"rms_forces_scaling", "std_scaling", "no_scaling"};
-  require<InputError>(scaling == known[0] || scaling == known[1] || scaling == known[2], "scaling: unknown value ", scaling, "; did you mean ",
-                      nearest(scaling, known), "?");
+  require<InputError>(scaling == known[0] || scaling == known[1] || scaling == known[2], "scaling: unknown value ", scaling,
+                      "; did you mean ", nearest(scaling, known), "?");
   std::vector<double> per_atom;
   double squares = 0, components = 0;
   for (int f = 0; f < data.size(); ++f) {

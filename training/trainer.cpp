@@ -52,34 +52,42 @@ class Clock {
 Outcome interrupted(bool saved) {
   const int signal = received_signal;
   const std::string name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
-  return {Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
+  return {
+      Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
 }
 
 }  // namespace
 
 bool StepResult::finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
 
-Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> train, std::shared_ptr<const Dataset> valid, Settings settings,
-                 std::string identity)
+Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> train, std::shared_ptr<const Dataset> valid,
+                 Settings settings, std::string identity)
     : model_(std::move(model)),
       train_(std::move(train)),
       valid_(std::move(valid)),
       settings_(std::move(settings)),
       identity_(std::move(identity)),
-      optimizer_(model_->flat(), model_->num_decayed(), settings_),
+      optimizer_(model_->trained(), model_->trained_parameters(), !model_->is_low_rank(), settings_),
       schedule_(settings_),
       loss_one_(settings_.loss),
       loss_two_(settings_.stage_two),
       checkpoints_(settings_.checkpoint_folder, settings_.name) {
   require<InputError>(train_->size() > 0, "training: the training set is empty.");
+  const int num_heads = model_->hyperparameters().num_heads();
+  for (const Dataset* data : {train_.get(), valid_.get()})
+    for (int row = 0; row < data->size(); ++row) {
+      const Frame& frame = data->frame(row);
+      require<InputError>(frame.head >= 0 && frame.head < num_heads, frame.source, ": belongs to head ", frame.head, ", the potential has ", num_heads, ".");
+    }
 }
 
 std::pair<double, torch::Tensor> Trainer::gradient(const std::vector<int>& frames) {
   const Batch batch = train_->batch(frames);
-  const torch::Tensor flat = model_->flat().detach().requires_grad_();
-  const Prediction prediction = predict(*model_, flat, batch, true, loss().needs_stress());
-  const torch::Tensor value = loss().total(loss().terms(prediction, batch));
-  const torch::Tensor gradient = torch::autograd::grad({value}, {flat})[0];
+  const torch::Tensor trained = model_->trained().detach().requires_grad_();
+  const Prediction prediction = predict(*model_, model_->weights(trained), batch, true, loss().needs_stress());
+  const torch::Tensor value = Loss::total(loss().terms(prediction, batch));
+  torch::Tensor gradient = torch::autograd::grad({value}, {trained})[0].contiguous();
+  optimizer_.drop_frozen(gradient);
   return {value.item<double>(), gradient};
 }
 
@@ -164,8 +172,9 @@ bool Trainer::train_epoch(const Reporter& report, Outcome& outcome) {
     if (!result.finite()) {
       outcome.kind = Outcome::Kind::diverged;
       outcome.frames = frames;
-      outcome.message = "training stopped in epoch " + std::to_string(state_.epoch) + ", batch " + std::to_string(state_.position) + ": the " +
-                        (std::isfinite(result.loss) ? "gradient" : "loss") + " is not a finite number. Checkpoints are untouched.";
+      outcome.message = "training stopped in epoch " + std::to_string(state_.epoch) + ", batch " + std::to_string(state_.position) +
+                        ": the " + (std::isfinite(result.loss) ? "gradient" : "loss") +
+                        " is not a finite number. Checkpoints are untouched.";
       return false;
     }
     ++state_.position;
@@ -193,7 +202,8 @@ bool Trainer::train_epoch(const Reporter& report, Outcome& outcome) {
 bool Trainer::validate_epoch(const Reporter& report, Outcome& outcome, double seconds) {
   const bool initial = optimizer_.num_steps == 0 && state_.position == 0;
   const Clock clock;
-  const Errors errors = validate(*model_, optimizer_.averaged(), *valid_, loss(), settings_.valid_batch_size, Interrupt::arrived);
+  const Errors errors =
+      validate(*model_, model_->weights(optimizer_.averaged()), *valid_, loss(), settings_.valid_batch_size, Interrupt::arrived);
   if (!errors.complete) {
     if (!initial) save();
     outcome = interrupted(!initial);

@@ -13,11 +13,11 @@ namespace macekit::training {
 /// What the trainer tells its shell. Fields that a kind does not name are 0.
 struct Report {
   enum class Kind {
-    step,         ///< epoch, position (of num_batches), num_steps, lr, loss, grad_norm, frames
-    validation,   ///< epoch (-1: before training), num_steps, lr, loss (training mean), errors, seconds, improved
-    stage_two,    ///< epoch: stage two begins
-    checkpoint,   ///< message: path
-    warning       ///< message
+    step,        ///< epoch, position (of num_batches), num_steps, lr, loss, grad_norm, frames
+    validation,  ///< epoch (-1: before training), num_steps, lr, loss (training mean), errors, seconds, improved
+    stage_two,   ///< epoch: stage two begins
+    checkpoint,  ///< message: path
+    warning      ///< message
   };
   Kind kind;
   std::int64_t epoch = 0, position = 0, num_batches = 0, num_steps = 0;
@@ -33,9 +33,9 @@ using Reporter = std::function<void(const Report&)>;
 struct Outcome {
   enum class Kind { finished, patience, interrupted, diverged };
   Kind kind = Kind::finished;
-  int signal = 0;            ///< interrupted: which signal
-  std::string message;       ///< one sentence
-  std::vector<int> frames;   ///< diverged: the batch, as rows of the training set
+  int signal = 0;           ///< interrupted: which signal
+  std::string message;      ///< one sentence
+  std::vector<int> frames;  ///< diverged: the batch, as rows of the training set
 };
 
 struct StepResult {
@@ -51,7 +51,7 @@ class Trainer {
   Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> train, std::shared_ptr<const Dataset> valid, Settings settings,
           std::string identity);
 
-  /// Loss of the frames as one batch, and its gradient with respect to the flat weights.
+  /// Loss of the frames as one batch, and its gradient with respect to what is trained; zero for frozen weights.
   std::pair<double, torch::Tensor> gradient(const std::vector<int>& frames);
   /// One optimiser step. If loss or gradient are not finite nothing changes.
   StepResult step(const std::vector<int>& frames);

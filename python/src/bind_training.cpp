@@ -7,8 +7,10 @@
 #include <torch/torch.h>
 
 #include <Kokkos_Core.hpp>
+#include <cmath>
 
 #include "kernels/error.hpp"
+#include "potentials/edit.hpp"
 #include "training/statistics.hpp"
 #include "training/trainer.hpp"
 
@@ -25,7 +27,8 @@ std::vector<double> numbers(const py::object& object, const char* name, std::vec
   const auto array = object.cast<Array>();
   bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
   for (std::size_t k = 0; fits && k < shape.size(); ++k) fits = array.shape(k) == shape[k];
-  require<InputError>(fits, name, ": expected an array of ", shape.size(), " dimensions that fits the atoms, got ", py::str(array.attr("shape")).cast<std::string>(), ".");
+  require<InputError>(fits, name, ": expected an array of ", shape.size(), " dimensions that fits the atoms, got ",
+                      py::str(array.attr("shape")).cast<std::string>(), ".");
   return {array.data(), array.data() + array.size()};
 }
 
@@ -35,10 +38,10 @@ py::array_t<double> to_numpy(const std::vector<double>& values, std::vector<py::
   return array;
 }
 
-py::dict named(const Model& model, const torch::Tensor& flat) {
+py::dict named(const std::vector<Parameter>& parameters, const torch::Tensor& flat) {
   py::dict result;
   const torch::Tensor values = flat.detach().to(torch::kFloat64).contiguous();
-  for (const auto& p : model.parameters()) {
+  for (const Parameter& p : parameters) {
     py::array_t<double> array(std::vector<py::ssize_t>(p.shape.begin(), p.shape.end()));
     std::copy_n(values.const_data_ptr<double>() + p.offset, p.size, array.mutable_data());
     result[py::str(p.name)] = array;
@@ -46,15 +49,15 @@ py::dict named(const Model& model, const torch::Tensor& flat) {
   return result;
 }
 
-void set_parameters(Model& model, const py::dict& values) {
-  torch::Tensor flat = torch::empty({model.flat().numel()}, torch::kFloat64);
-  for (const auto& p : model.parameters()) {
+void set_parameters(const std::vector<Parameter>& parameters, torch::Tensor& target, const py::dict& values) {
+  torch::Tensor flat = torch::empty({target.numel()}, torch::kFloat64);
+  for (const Parameter& p : parameters) {
     require<InputError>(values.contains(p.name.c_str()), "set_parameters: ", p.name, " is missing.");
     const auto array = values[p.name.c_str()].cast<Array>();
     require<InputError>(array.size() == p.size, "set_parameters: ", p.name, " has ", array.size(), " numbers, expected ", p.size, ".");
     std::copy_n(array.data(), p.size, flat.data_ptr<double>() + p.offset);
   }
-  model.flat().copy_(flat);
+  target.copy_(flat);
 }
 
 Precision precision_of(const std::string& dtype) {
@@ -62,8 +65,10 @@ Precision precision_of(const std::string& dtype) {
   return dtype == "float64" ? Precision::float64 : Precision::float32;
 }
 
-Frame make_frame(const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc, const py::object& energy,
-                 const py::object& forces, const py::object& stress, std::array<double, 4> weights, int head, std::string config_type, std::string source) {
+Frame make_frame(const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc,
+                 const py::object& energy, const py::object& forces, const py::object& stress, const py::object& virials,
+                 const std::vector<double>& weights, int head, std::map<std::string, std::vector<double>> inputs, std::string config_type,
+                 std::string source) {
   Frame f;
   const py::ssize_t n = atomic_numbers.size();
   f.atomic_numbers.assign(atomic_numbers.data(), atomic_numbers.data() + n);
@@ -78,15 +83,27 @@ Frame make_frame(const Integers& atomic_numbers, const py::object& positions, co
     std::copy(values.begin(), values.end(), f.stress.begin());
     f.has_stress = true;
   }
+  if (!virials.is_none()) {
+    const auto values = numbers(virials, "virials", {3, 3});
+    std::copy(values.begin(), values.end(), f.virials.begin());
+    f.has_virials = true;
+  }
+  require<InputError>(weights.size() == 4 || weights.size() == 5,
+                      "weights: expected those of the frame, energy, forces, stress and virials, got ", weights.size(), " numbers.");
   f.weight = weights[0], f.energy_weight = weights[1], f.forces_weight = weights[2], f.stress_weight = weights[3];
-  f.head = head, f.config_type = std::move(config_type), f.source = std::move(source);
+  if (weights.size() == 5) f.virials_weight = weights[4];
+  f.head = head, f.inputs = std::move(inputs), f.config_type = std::move(config_type), f.source = std::move(source);
   return f;
 }
 
 py::dict to_dict(const Errors& e) {
-  return py::dict(py::arg("loss") = e.loss, py::arg("energy_rmse") = e.energy_rmse, py::arg("energy_mae") = e.energy_mae, py::arg("forces_rmse") = e.forces_rmse,
-                  py::arg("forces_mae") = e.forces_mae, py::arg("forces_relative") = e.forces_relative, py::arg("stress_rmse") = e.stress_rmse,
-                  py::arg("stress_mae") = e.stress_mae);
+  py::list head_losses;  // None for a head without frames
+  for (double loss : e.head_losses) head_losses.append(std::isnan(loss) ? py::object(py::none()) : py::object(py::float_(loss)));
+  return py::dict(py::arg("loss") = e.loss, py::arg("energy_rmse") = e.energy_rmse, py::arg("energy_mae") = e.energy_mae,
+                  py::arg("forces_rmse") = e.forces_rmse, py::arg("forces_mae") = e.forces_mae,
+                  py::arg("forces_relative") = e.forces_relative, py::arg("stress_rmse") = e.stress_rmse,
+                  py::arg("stress_mae") = e.stress_mae, py::arg("virials_rmse") = e.virials_rmse, py::arg("virials_mae") = e.virials_mae,
+                  py::arg("head_losses") = head_losses);
 }
 
 py::dict to_dict(const Report& r) {
@@ -124,44 +141,87 @@ PYBIND11_MODULE(_training, m) {
           "new",
           [](const std::string& hyperparameters, const std::vector<double>& atomic_energies, const std::vector<double>& scale,
              const std::vector<double>& shift, std::uint64_t seed, const std::string& dtype) {
-            return std::make_shared<Model>(new_potential(hyperparameters_from_json(hyperparameters), atomic_energies, scale, shift, seed), precision_of(dtype));
+            return std::make_shared<Model>(new_potential(hyperparameters_from_json(hyperparameters), atomic_energies, scale, shift, seed),
+                                           precision_of(dtype));
           },
           py::arg("hyperparameters"), py::arg("atomic_energies"), py::arg("scale"), py::arg("shift"), py::arg("seed"), py::arg("dtype"))
       .def_static(
-          "load", [](const std::string& path, const std::string& dtype) { return std::make_shared<Model>(Potential::load(path), precision_of(dtype)); },
+          "load",
+          [](const std::string& path, const std::string& dtype) {
+            return std::make_shared<Model>(Potential::load(path), precision_of(dtype));
+          },
           py::arg("path"), py::arg("dtype"))
-      .def("save", [](const Model& model, const std::string& path, const std::string& metadata) { model.potential(model.flat(), metadata).save(path); })
-      .def("load_best", [](Model& model, const std::string& checkpoint) { model.flat().copy_(averaged_weights(read_safetensors(checkpoint), model)); })
+      .def(
+          "with_elements",
+          [](const Model& model, const std::vector<int>& atomic_numbers) {
+            return std::make_shared<Model>(select_elements(model.potential(model.flat(), "{}"), atomic_numbers), model.precision());
+          },
+          py::arg("atomic_numbers"), "the same potential for some of its elements")
+      .def(
+          "with_heads",
+          [](const Model& model, const std::vector<std::pair<std::string, std::string>>& heads) {
+            const Potential potential = model.potential(model.flat(), "{}");
+            std::vector<HeadSource> sources;
+            for (const auto& [name, source] : heads) sources.push_back({name, potential.head_of(source)});
+            return std::make_shared<Model>(with_heads(potential, sources), model.precision());
+          },
+          py::arg("heads"), "the same potential with heads (name, head that it starts from)")
+      .def("copy", [](const Model& model) { return std::make_shared<Model>(model.potential(model.flat(), "{}"), model.precision()); })
+      .def("add_low_rank", &Model::add_low_rank, py::arg("rank"), py::arg("alpha"), py::arg("seed"))
+      .def("save", [](const Model& model, const std::string& path,
+                      const std::string& metadata) { model.potential(model.weights(model.trained()), metadata).save(path); })
+      .def(
+          "best",
+          [](const Model& model, const std::string& checkpoint) {
+            return std::make_shared<Model>(model.potential(averaged_weights(read_safetensors(checkpoint), model), "{}"), model.precision());
+          },
+          py::arg("checkpoint"), "a plain model with the averaged weights of a checkpoint")
       .def("set_atomic_energies", &Model::set_atomic_energies)
       .def_property_readonly("hyperparameters", [](const Model& model) { return to_json(model.hyperparameters()); })
       .def_property_readonly("num_parameters", [](const Model& model) { return model.flat().numel(); })
+      .def_property_readonly("num_trained", [](const Model& model) { return model.trained().numel(); })
       .def_property_readonly("num_decayed", &Model::num_decayed)
       .def_property_readonly("constants",
                              [](const Model& model) {
                                const auto c = model.constants();
-                               return py::dict(py::arg("scale") = c.scale, py::arg("shift") = c.shift, py::arg("atomic_energies") = c.atomic_energies);
+                               return py::dict(py::arg("scale") = c.scale, py::arg("shift") = c.shift,
+                                               py::arg("atomic_energies") = c.atomic_energies);
                              })
-      .def("parameters", [](const Model& model) { return named(model, model.flat()); })
-      .def("set_parameters", set_parameters, "weights by name, all of them; other names are ignored");
+      .def("parameters", [](const Model& model) { return named(model.parameters(), model.weights(model.trained())); })
+      .def(
+          "groups",
+          [](const Model& model) {
+            std::map<std::string, std::int64_t> sizes;
+            for (const Parameter& p : model.trained_parameters()) sizes[group_of(p.name)] += p.size;
+            return sizes;
+          },
+          "numbers that are trained, by parameter group")
+      .def(
+          "set_parameters", [](Model& model, const py::dict& values) { set_parameters(model.parameters(), model.flat(), values); },
+          "weights by name, all of them; other names are ignored");
 
   py::class_<Dataset, std::shared_ptr<Dataset>>(m, "Dataset", "Frames with their neighbour lists.")
       .def(py::init<std::vector<int>, double>(), py::arg("atomic_numbers"), py::arg("r_max"))
       .def(
           "add",
           [](Dataset& data, const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc,
-             const py::object& energy, const py::object& forces, const py::object& stress, std::array<double, 4> weights, int head,
-             std::string config_type, std::string source) {
-            data.add(make_frame(atomic_numbers, positions, cell, pbc, energy, forces, stress, weights, head, std::move(config_type), std::move(source)));
+             const py::object& energy, const py::object& forces, const py::object& stress, const py::object& virials,
+             const std::vector<double>& weights, int head, std::map<std::string, std::vector<double>> inputs, std::string config_type,
+             std::string source) {
+            data.add(make_frame(atomic_numbers, positions, cell, pbc, energy, forces, stress, virials, weights, head, std::move(inputs),
+                                std::move(config_type), std::move(source)));
           },
-          py::arg("atomic_numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::arg("energy") = py::none(), py::arg("forces") = py::none(),
-          py::arg("stress") = py::none(), py::arg("weights") = std::array<double, 4>{1, 1, 1, 1}, py::arg("head") = 0, py::arg("config_type") = "Default",
-          py::arg("source") = "frame", "weights: of the frame, its energy, forces and stress")
+          py::arg("atomic_numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::arg("energy") = py::none(),
+          py::arg("forces") = py::none(), py::arg("stress") = py::none(), py::arg("virials") = py::none(),
+          py::arg("weights") = std::vector<double>{1, 1, 1, 1, 1}, py::arg("head") = 0,
+          py::arg("inputs") = std::map<std::string, std::vector<double>>{}, py::arg("config_type") = "Default", py::arg("source") = "frame",
+          "weights: of the frame, its energy, forces, stress and virials")
       .def("__len__", &Dataset::size)
       .def("num_edges", [](const Dataset& data, int i) { return data.graph(i).sender.size(); });
 
   py::class_<Trainer>(m, "Trainer", "Trains a model on a dataset.")
-      .def(py::init([](std::shared_ptr<Model> model, std::shared_ptr<Dataset> train, std::shared_ptr<Dataset> valid, const std::string& settings,
-                       const std::string& identity) {
+      .def(py::init([](std::shared_ptr<Model> model, std::shared_ptr<Dataset> train, std::shared_ptr<Dataset> valid,
+                       const std::string& settings, const std::string& identity) {
              return std::make_unique<Trainer>(std::move(model), std::move(train), std::move(valid), settings_from_json(settings), identity);
            }),
            py::arg("model"), py::arg("train"), py::arg("valid"), py::arg("settings") = "{}", py::arg("identity") = "{}")
@@ -172,7 +232,7 @@ PYBIND11_MODULE(_training, m) {
                const py::gil_scoped_release free;
                result = t.gradient(frames);
              }
-             return py::make_tuple(result.first, named(t.model(), result.second));
+             return py::make_tuple(result.first, named(t.model().trained_parameters(), result.second));
            })
       .def("step",
            [](Trainer& t, const std::vector<int>& frames) {
@@ -183,7 +243,8 @@ PYBIND11_MODULE(_training, m) {
              }
              return py::make_tuple(result.loss, result.grad_norm);
            })
-      .def("restore", [](Trainer& t, const py::object& callback) { return t.restore(reporter(callback)); }, py::arg("report") = py::none())
+      .def(
+          "restore", [](Trainer& t, const py::object& callback) { return t.restore(reporter(callback)); }, py::arg("report") = py::none())
       .def(
           "fit",
           [](Trainer& t, const py::object& callback) {
@@ -199,10 +260,16 @@ PYBIND11_MODULE(_training, m) {
           },
           py::arg("report") = py::none())
       .def("save", &Trainer::save)
-      .def("parameters", [](Trainer& t) { return named(t.model(), t.model().flat()); })
-      .def("averaged_parameters", [](Trainer& t) { return named(t.model(), t.optimizer().averaged()); })
-      .def("set_parameters", [](Trainer& t, const py::dict& values) { set_parameters(t.model(), values); })
-      .def("use_averaged", [](Trainer& t) { t.model().flat().copy_(t.optimizer().averaged()); })
+      .def("parameters", [](Trainer& t) { return named(t.model().trained_parameters(), t.model().trained()); })
+      .def("averaged_parameters", [](Trainer& t) { return named(t.model().trained_parameters(), t.optimizer().averaged()); })
+      .def("set_parameters",
+           [](Trainer& t, const py::dict& values) { set_parameters(t.model().trained_parameters(), t.model().trained(), values); })
+      .def(
+          "averaged",
+          [](Trainer& t) {
+            return std::make_shared<Model>(t.model().potential(t.model().weights(t.optimizer().averaged()), "{}"), t.model().precision());
+          },
+          "a plain model with the averaged weights")
       .def("best_path", [](const Trainer& t, bool stage_two) { return t.checkpoints().best_path(stage_two); })
       .def("checkpoints", [](const Trainer& t) { return t.checkpoints().paths(); })
       .def_property_readonly("lr", &Trainer::lr)
@@ -230,10 +297,12 @@ PYBIND11_MODULE(_training, m) {
         Predictions p;
         {
           const py::gil_scoped_release free;
-          p = predict_all(model, model.flat(), data, batch_size);
+          p = predict_all(model, model.weights(model.trained()), data, batch_size);
         }
         const auto n = static_cast<py::ssize_t>(p.energy.size()), atoms = static_cast<py::ssize_t>(p.forces.size() / 3);
-        return py::make_tuple(to_numpy(p.energy, {n}), to_numpy(p.forces, {atoms, 3}), to_numpy(p.stress, {n, 3, 3}));
+        return py::make_tuple(to_numpy(p.energy, {n}), to_numpy(p.forces, {atoms, 3}), to_numpy(p.stress, {n, 3, 3}),
+                              to_numpy(p.virials, {n, 3, 3}));
       },
-      py::arg("model"), py::arg("data"), py::arg("batch_size") = 10, "energies, forces of all frames joined, stresses (NaN without a label)");
+      py::arg("model"), py::arg("data"), py::arg("batch_size") = 10,
+      "energies, forces of all frames joined, stresses and virials (NaN without a label)");
 }

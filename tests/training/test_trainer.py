@@ -114,10 +114,10 @@ def test_training_lowers_the_loss_and_keeps_the_best(core, tmp_path):
     assert len([p for p in os.listdir(tmp_path) if ".step-" in p]) == 2
     again = make_trainer(core, None, start_stage_two=-1, max_num_epochs=0)
     model = core.Model.new(small_hyperparameters(), [-1.0, -2.0], [0.7], [0.1], 99, "float64")
-    model.load_best(trainer.best_path(False))
+    model = model.best(trainer.best_path(False))
     del again
     valid = dataset_of(core, [water(k) for k in range(20, 23)], [1, 8], 3.5, stress=True)
-    energies, _, _ = core.predict(model, valid)
+    energies = core.predict(model, valid)[0]
     labels = np.array([water(k).info["REF_energy"] for k in range(20, 23)])
     sizes = np.array([len(water(k)) for k in range(20, 23)])
     assert np.sqrt(np.mean(((energies - labels) / sizes) ** 2)) == pytest.approx(best["errors"]["energy_rmse"], rel=1e-10)

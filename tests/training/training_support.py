@@ -113,3 +113,26 @@ def exact_structures(reference, case):
                 space["rng_labels"](frames, config["seed"] + 100, config)
                 return frames
     raise LookupError(f"{case}: no seed makes the structures of the file")
+
+
+def morse(kind, seed):
+    """A distorted crystal with labels of a Morse potential: Si in the diamond lattice, Mo in the bcc lattice."""
+    import ase.build
+    from ase.calculators.morse import MorsePotential
+
+    rng = np.random.default_rng(seed)
+    if kind == "Si":
+        atoms, parameters = ase.build.bulk("Si", "diamond", a=5.43, cubic=True), {"epsilon": 1.2, "r0": 2.35, "rho0": 3.5, "rcut1": 1.3, "rcut2": 1.6}
+    else:
+        atoms, parameters = ase.build.bulk("Mo", "bcc", a=3.15, cubic=True) * (2, 1, 1), {"epsilon": 0.7, "r0": 2.75, "rho0": 5.0, "rcut1": 1.2, "rcut2": 1.4}
+    atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(0, 0.02, (3, 3))), scale_atoms=True)
+    atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
+    atoms.calc = MorsePotential(**parameters)
+    atoms.info["REF_energy"], atoms.info["REF_stress"] = float(atoms.get_potential_energy()), atoms.get_stress(voigt=False)
+    atoms.arrays["REF_forces"] = atoms.get_forces()
+    atoms.calc = None
+    return atoms
+
+
+def parameters_equal(a, b):
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)

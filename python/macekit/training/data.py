@@ -6,14 +6,18 @@ import os
 
 import numpy as np
 
-from .config import BrokenFile, ConfigError, nearest
+from .config import PT_HEAD, BrokenFile, ConfigError, nearest
 
 # Names under which ASE moves labels into a calculator when it reads extxyz.
 CALCULATOR = ("energy", "forces", "stress")
+LABELS = (*CALCULATOR, "virials")
 
 
-def read(path, config, problems):
-    """All frames of a file as dictionaries ready for `Dataset.add`. `problems` collects sentences that are no errors."""
+def read(path, config, problems, inputs=(), head=0, weight=1.0):
+    """All frames of a file as dictionaries ready for `Dataset.add`. `problems` collects sentences that are no errors.
+
+    inputs: (name, per graph or node, key) of further inputs of the potential; weight: multiplies that of each frame.
+    """
     import ase.io
 
     if not os.path.exists(path):
@@ -26,12 +30,13 @@ def read(path, config, problems):
         raise BrokenFile(f"{path}: the file holds no structures.")
     frames, unused_stress = [], 0
     for index, atoms in enumerate(atoms_list):
-        frame, dropped = _frame(atoms, f"{path} frame {index}", config)
+        frame, dropped = _frame(atoms, f"{path} frame {index}", config, inputs)
+        frame["head"], frame["weights"][0] = head, frame["weights"][0] * weight
         unused_stress += dropped
         frames.append(frame)
     _check_keys(path, atoms_list, frames, config)
     if unused_stress:
-        problems.append(f"{path}: {unused_stress} frames have a stress but no periodic direction; their stress is not used.")
+        problems.append(f"{path}: {unused_stress} frames have a stress or virials but no periodic direction; these are not used.")
     return frames
 
 
@@ -64,7 +69,21 @@ def stress_matrix(values):
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
-def _frame(atoms, place, config):
+def _inputs(atoms, place, wanted):
+    values = {}
+    for name, per, key in wanted:
+        store = atoms.info if per == "graph" else atoms.arrays
+        if key not in store:
+            where = "info entry" if per == "graph" else "array"
+            raise ConfigError(f"{place}: the {where} {key} is missing, which the potential takes as its input {name}.")
+        try:
+            values[name] = [float(x) for x in np.asarray(store[key], dtype=float).ravel()]
+        except (TypeError, ValueError):
+            raise ConfigError(f"{place}: {key} is not made of numbers: {str(store[key])[:60]}.") from None
+    return values
+
+
+def _frame(atoms, place, config, inputs):
     energy = _label(atoms, config["energy_key"])
     forces = _label(atoms, config["forces_key"])
     stress = _label(atoms, config["stress_key"])
@@ -76,19 +95,22 @@ def _frame(atoms, place, config):
         forces = _array(forces, place, config["forces_key"], [(len(atoms), 3)])
         if not np.isfinite(forces).all():
             raise ConfigError(f"{place}: {config['forces_key']} of atom {np.argwhere(~np.isfinite(forces))[0][0]} is NaN or infinite.")
-    dropped = 0
-    if stress is not None:
-        stress = stress_matrix(_array(stress, place, config["stress_key"], [(3, 3), (9,), (6,)]))
-        if not np.isfinite(stress).all():
-            raise ConfigError(f"{place}: {config['stress_key']} holds NaN or infinite numbers.")
-        if not atoms.pbc.any():  # a molecule has no volume by which to divide
-            stress, dropped = None, 1
+    dropped, tensors = 0, {}
+    for name, value in (("stress", stress), ("virials", _label(atoms, config["virials_key"]))):
+        key = config[f"{name}_key"]
+        if value is not None:
+            value = stress_matrix(_array(value, place, key, [(3, 3), (9,), (6,)]))
+            if not np.isfinite(value).all():
+                raise ConfigError(f"{place}: {key} holds NaN or infinite numbers.")
+            if not atoms.pbc.any():  # a molecule has no volume by which to divide
+                value, dropped = None, 1
+        tensors[name] = value
     config_type = str(atoms.info.get("config_type", "Default"))
     weight = float(atoms.info.get("config_weight", 1.0)) * config["config_type_weights"].get(config_type, 1.0)
-    weights = [weight] + [float(atoms.info.get(f"config_{name}_weight", 1.0)) for name in CALCULATOR]
+    weights = [weight] + [float(atoms.info.get(f"config_{name}_weight", 1.0)) for name in LABELS]
     return {
         "atomic_numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell), "pbc": [bool(p) for p in atoms.pbc],
-        "energy": energy, "forces": forces, "stress": stress, "weights": weights, "config_type": config_type, "source": place,
+        "energy": energy, "forces": forces, **tensors, "weights": weights, "inputs": _inputs(atoms, place, inputs), "config_type": config_type, "source": place,
     }, dropped
 
 
@@ -108,8 +130,9 @@ def _check_keys(path, atoms_list, frames, config):
                 hints.append(f"{key}: {nearest(config[key], alike)}")
         hint = f" Perhaps {', '.join(hints)}?" if hints else ""
         raise ConfigError(f"{path}: no frame has the energy {config['energy_key']} or the forces {config['forces_key']}. The file has {listed}.{hint}")
-    if "stress" in config["loss"] and config["stress_weight"] > 0 and all(f["stress"] is None for f in frames):
-        raise ConfigError(f"{path}: the loss is {config['loss']}, but no periodic frame has the stress {config['stress_key']}.")
+    for what in ("stress", "virials"):
+        if what == config["loss"] and config[f"{what}_weight"] > 0 and all(f[what] is None for f in frames):
+            raise ConfigError(f"{path}: the loss is {config['loss']}, but no periodic frame has the {what} {config[what + '_key']}.")
 
 
 def split_isolated(frames):
@@ -147,10 +170,59 @@ def elements_of(*groups):
     return sorted({int(z) for frames in groups for frame in frames for z in frame["atomic_numbers"]})
 
 
+class Head:
+    """One labelling of the training: its frames by set, and what the configuration says of it."""
+
+    def __init__(self, name, settings, weight, old=False):
+        self.name, self.settings, self.weight, self.old = name, settings, weight, old
+        self.sets, self.isolated = {}, {}
+
+    @property
+    def files(self):
+        return {key: self.settings[key] for key in ("train_file", "valid_file", "test_file") if self.settings[key]}
+
+
+def heads_of(config):
+    """The heads of a configuration, that of the replay first; without frames yet."""
+    factor = config["weight_ft_head"] if config["foundation_model"] else 1.0
+    named = config["heads"] or {None: {"weight": 1.0}}
+    nameless = None if config["initial_potential"] else "Default"
+    heads = [Head(name or nameless, dict(config) | {k: v for k, v in own.items() if k != "weight"}, factor * own["weight"]) for name, own in named.items()]
+    if config["multiheads_finetuning"]:
+        old = {"train_file": config["pt_train_file"], "valid_file": config["pt_valid_file"], "test_file": None, "E0s": "foundation", "mean": None, "std": None,
+               "config_type_weights": {}, "keep_isolated_atoms": False}
+        heads.insert(0, Head(PT_HEAD, dict(config) | old, config["weight_pt_head"], old=True))
+    return heads
+
+
+def read_head(head, index, inputs, problems, choose=lambda frames: frames):
+    """Reads the files of a head. `choose` selects from the training frames before some are set aside for validation."""
+    settings = head.settings
+
+    def frames_of(path):
+        return read(path, settings, problems, inputs, index, head.weight)
+
+    frames = frames_of(settings["train_file"])
+    head.isolated, rest = split_isolated(frames)
+    if settings["keep_isolated_atoms"]:
+        rest = frames
+    if not rest:
+        raise ConfigError(f"{settings['train_file']}: there are only isolated atoms, no structures to train on.")
+    rest = choose(rest)
+    if settings["valid_file"]:
+        head.sets = {"train": rest, "valid": split_isolated(frames_of(settings["valid_file"]))[1]}
+        if not head.sets["valid"]:
+            raise ConfigError(f"{settings['valid_file']}: there are only isolated atoms, no structures to validate on.")
+    else:
+        head.sets = dict(zip(("train", "valid"), split_valid(rest, settings["valid_fraction"], settings["seed"])))
+    if settings["test_file"]:
+        head.sets["test"] = split_isolated(frames_of(settings["test_file"]))[1]
+
+
 def report(name, frames):
     """One line about a set of frames."""
     atoms = sum(len(f["atomic_numbers"]) for f in frames)
-    counts = {key: sum(f[key] is not None for f in frames) for key in CALCULATOR}
+    counts = {key: sum(f[key] is not None for f in frames) for key in LABELS}
     largest = max((float(np.abs(f["forces"]).max()) for f in frames if f["forces"] is not None and len(f["forces"])), default=0.0)
     kinds = collections.Counter(f["config_type"] for f in frames)
     labels = ", ".join(f"{n} {key}" for key, n in counts.items() if n)

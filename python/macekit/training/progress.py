@@ -61,7 +61,7 @@ class Screen:
             yield
         self._bar = None
 
-    def listener(self, config, log):
+    def listener(self, config, log, heads):
         """The callback for the engine: feeds log, bar and lines."""
         epochs = config["max_num_epochs"]
         started = time.monotonic()
@@ -80,7 +80,7 @@ class Screen:
                                      total=epochs * report["num_batches"], completed=report["epoch"] * report["num_batches"] + report["position"],
                                      rate=f"{rate:.3g}/s")
             elif kind == "validation":
-                self._line(report, epochs)
+                self._line(report, epochs, heads)
             elif kind == "stage_two":
                 self.say(f"stage two begins with epoch {report['epoch'] + 1}, lr {report['lr']:g}")
             elif kind == "warning":
@@ -88,7 +88,7 @@ class Screen:
 
         return listen
 
-    def _line(self, report, epochs):
+    def _line(self, report, epochs, heads):
         # In a log file a line at most every two seconds; the first and the last always.
         now, last = time.monotonic(), report["epoch"] + 1 >= epochs
         if report["epoch"] >= 0 and not last and not self.console.is_terminal and now - self._last_line < 2:
@@ -97,6 +97,9 @@ class Screen:
         e = report["errors"]
         name = "initial" if report["epoch"] < 0 else f"epoch {report['epoch'] + 1}/{epochs}"
         stress = f", stress {1000 * e['stress_rmse']:.3f} meV/A^3" if e["stress_rmse"] > 0 else ""
+        stress += f", virials {1000 * e['virials_rmse']:.3f} meV/atom" if e["virials_rmse"] > 0 else ""
+        if len(heads) > 1:  # the validation loss is the mean of these
+            stress += "".join(f", loss of {h} {x:.5g}" for h, x in zip(heads, e["head_losses"]) if x is not None)
         training = f"loss {report['loss']:.5g}, " if report["epoch"] >= 0 else ""
         best = " *" if report["improved"] else ""
         self.say(f"{name}: {training}validation loss {e['loss']:.5g}, E {1000 * e['energy_rmse']:.3f} meV/atom, F {1000 * e['forces_rmse']:.2f} meV/A{stress}, "

@@ -7,8 +7,10 @@ import os
 import sys
 import traceback
 
+import numpy as np
+
 from . import config as configuration
-from . import data, engine, errors, plots
+from . import data, engine, errors, foundation, plots
 from .config import ConfigError
 from .progress import Log, Screen
 
@@ -47,18 +49,33 @@ def report_error(error):
 
 def train(config, given):
     screen = Screen()
+    for note in config.notes:
+        screen.warn(note)
+    core = engine()
+    start = _open_start(core, config, given)
+    heads = data.heads_of(config)
+    before, elements = _read_all(core, config, heads, start, screen)
+    names = _head_names(heads, before, config)
+    for head, name in zip(heads, names):
+        head.name = name
+    sets = {name: [f for head in heads for f in head.sets.get(name, [])] for name in ("train", "valid", "test")}
+    sets = {name: frames for name, frames in sets.items() if frames}
     os.makedirs(config["work_dir"], exist_ok=True)
     stem = os.path.join(config["work_dir"], config["name"])
-    sets, isolated = _read(config, screen)
-    core = engine()
-    potential = _open_initial(core, config, given)
-    if potential:
-        known = json.loads(potential.hyperparameters)
-        atomic_numbers, config["r_max"] = known["atomic_numbers"], known["r_max"]
-    else:
-        atomic_numbers = data.elements_of(sets["train"], sets["valid"])
-    datasets = {name: data.make_dataset(core, frames, atomic_numbers, config["r_max"]) for name, frames in sets.items()}
-    model, facts = _make_model(core, config, given, datasets["train"], atomic_numbers, isolated, potential, screen)
+    datasets = {name: data.make_dataset(core, frames, elements, config["r_max"]) for name, frames in sets.items()}
+    model, facts, origins = _make_model(core, config, heads, names, datasets["train"], elements, before, screen)
+    times = foundation.repeats(config, heads)
+    total_elements = len(json.loads(start.hyperparameters)["atomic_numbers"]) if start else len(elements)
+    plan = foundation.plan(config, model, heads, origins, elements, total_elements, times)
+    if config["lora"]:
+        model.add_low_rank(config["lora_rank"], config["lora_alpha"], config["seed"])
+        plan = foundation.plan(config, model, heads, origins, elements, total_elements, times)
+    for line in plan:
+        screen.say(line)
+    receipt = _receipt(core, config, heads, before, elements, screen)
+    if config["dry_run"]:
+        screen.say("dry run: nothing was trained.")
+        return 0
 
     folder = os.path.join(config["work_dir"], "checkpoints")
     old = core.find_checkpoints(folder, config["name"])
@@ -66,17 +83,17 @@ def train(config, given):
         raise ConfigError(f"{folder} holds checkpoints of an earlier training named {config['name']}. --restart auto continues it, --restart no deletes them.")
     if old and config["restart"] == "no":
         core.remove_checkpoints(folder, config["name"])
-    identity = {key: value for key, value in config.items() if key not in configuration.FREE}
-    identity |= {f"content of {key}": _hash(config[key]) for key in ("train_file", "valid_file", "initial_potential") if config[key]}
-    trainer = core.Trainer(model, datasets["train"], datasets["valid"], configuration.engine_settings(config, folder), json.dumps(identity))
+    visited = [f for head in heads for f in head.sets["train"] * (1 if head.old else times)]
+    visited_set = datasets["train"] if times == 1 else data.make_dataset(core, visited, elements, config["r_max"])
+    trainer = core.Trainer(model, visited_set, datasets["valid"], configuration.engine_settings(config, folder), json.dumps(_identity(config)))
 
     with Log(f"{stem}.log.jsonl", config["log_steps"]) as log:
-        listener = screen.listener(config, log)
+        listener = screen.listener(config, log, names)
         if config["restart"] == "auto" and trainer.restore(listener):
             screen.say(f"continuing from step {trainer.num_steps}, epoch {trainer.epoch}")
             log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch})
         else:
-            log.write({"kind": "start", "config": config, "model": facts})
+            log.write({"kind": "start", "config": config, "model": facts, "plan": plan})
         _write_config(f"{stem}.config.yaml", config)
         with screen.bar(config, trainer):
             outcome = trainer.fit(listener)
@@ -85,80 +102,193 @@ def train(config, given):
         print(f"macekit train: {outcome['message']} Continue with --restart auto.", file=sys.stderr)
         return 128 + outcome["signal"]
     if outcome["kind"] == "diverged":
-        where = _write_batch(f"{stem}.bad-batch.extxyz", [sets["train"][i] for i in outcome["frames"]])
+        where = _write_batch(f"{stem}.bad-batch.extxyz", [visited[i] for i in outcome["frames"]])
         print(f"macekit train: {outcome['message']}{where} Look for wrong labels{' in it' if where else ''}, or try a smaller lr.", file=sys.stderr)
         return 2
     if outcome["message"]:
         screen.say(outcome["message"])
-    _finish(core, config, trainer, model, sets, datasets, facts, stem, screen)
+    _finish(core, config, trainer, model, names, sets, datasets, plan, receipt, stem, screen)
     return 0
 
 
-def _read(config, screen):
-    """All sets of frames, and the E0s of isolated atoms."""
-    problems = []
-    frames = data.read(config["train_file"], config, problems)
-    isolated, rest = data.split_isolated(frames)
-    if config["keep_isolated_atoms"]:
-        rest = frames
-    if not rest:
-        raise ConfigError(f"{config['train_file']}: there are only isolated atoms, no structures to train on.")
-    if config["valid_file"]:
-        sets = {"train": rest, "valid": data.split_isolated(data.read(config["valid_file"], config, problems))[1]}
-        if not sets["valid"]:
-            raise ConfigError(f"{config['valid_file']}: there are only isolated atoms, no structures to validate on.")
-    else:
-        sets = dict(zip(("train", "valid"), data.split_valid(rest, config["valid_fraction"], config["seed"])))
-    if config["test_file"]:
-        sets["test"] = data.split_isolated(data.read(config["test_file"], config, problems))[1]
-    for name, group in sets.items():
-        screen.say(data.report(name, group))
-    for problem in problems:
-        screen.warn(problem)
-    return sets, isolated
+def _identity(config):
+    """What a continuation must not change, the content of files rather than their names."""
+    identity = {key: value for key, value in config.items() if key not in (*configuration.FREE, *configuration.FILES, "heads")}
+    identity |= {f"content of {key}": _hash(config[key]) for key in configuration.FILES if config[key] and key not in ("test_file", "pt_test_file")}
+    for name, own in (config["heads"] or {}).items():
+        identity |= {f"{key} of head {name}": value for key, value in own.items() if key not in configuration.FILES}
+        identity |= {f"content of {key} of head {name}": _hash(own[key]) for key in ("train_file", "valid_file") if own.get(key)}
+    return identity
 
 
-def _open_initial(core, config, given):
+def _open_start(core, config, given):
+    """The potential to start from, or None."""
+    if config["foundation_model"]:
+        return foundation.open_potential(core, config["foundation_model"], config["default_dtype"])
     if not config["initial_potential"]:
         return None
     model_keys = {key.name for key in configuration.GROUPS["Model"]} - {"initial_potential"}
     for key in sorted(given & model_keys):
         raise ConfigError(f"{key} is given together with initial_potential, which already fixes it. Remove one of the two.")
-    return core.Model.load(config["initial_potential"], config["default_dtype"])
+    return foundation.open_potential(core, config["initial_potential"], config["default_dtype"])
 
 
-def _make_model(core, config, given, train_set, atomic_numbers, isolated, potential, screen):
+def _inputs(config, start):
+    """(name, per, key in the file) of the further inputs that the potential takes."""
+    specs = config["embedding_specs"] or {}
+    wanted = json.loads(start.hyperparameters)["embeddings"] if start else configuration.embeddings(config)
+    return [(e["name"], e["per"], specs.get(e["name"], {}).get("key") or config.get(f"{e['name']}_key") or e["name"]) for e in wanted]
+
+
+def _read_all(core, config, heads, start, screen):
+    """Reads all frames into the heads. Returns the potential at the start (elements and one head chosen) and the elements."""
+    problems, inputs = [], _inputs(config, start)
+    new = [head for head in heads if not head.old]
+    for head in new:
+        data.read_head(head, heads.index(head), inputs, problems)
+    elements = set(data.elements_of(*(frames for head in new for frames in head.sets.values())))
+    before = start
+    if config["foundation_model"]:
+        before = start.with_heads([(foundation.choose_head(start, config),) * 2])
+    for head in heads:
+        if head.old:
+            data.read_head(head, heads.index(head), inputs, problems, foundation.replay_chooser(core, before, config, elements))
+            elements |= set(data.elements_of(*head.sets.values()))
+    if config["pt_test_file"]:
+        config.old_frames = data.split_isolated(data.read(config["pt_test_file"], config, problems, inputs))[1]
+        elements |= set(data.elements_of(config.old_frames))
+    if config["foundation_model"]:
+        elements = foundation.choose_elements(before, config, elements | set(config["atomic_numbers"] or ()))
+        before = before.with_elements(elements)
+    elif start:
+        elements = json.loads(start.hyperparameters)["atomic_numbers"]
+    else:
+        elements = sorted(elements | set(config["atomic_numbers"] or ()))
+    if start:
+        config["r_max"] = json.loads(start.hyperparameters)["r_max"]
+    for head in heads:
+        if head.old and config["pseudolabel_replay"]:
+            for frames in head.sets.values():
+                one = [f | {"head": 0} for f in frames]
+                foundation.pseudolabel(core, before, data.make_dataset(core, one, elements, config["r_max"]), frames, config)
+        for name, frames in head.sets.items():
+            screen.say(data.report(f"{head.name} {name}" if len(heads) > 1 else name, frames))
+    for problem in problems:
+        screen.warn(problem)
+    return before, elements
+
+
+def _head_names(heads, before, config):
+    """Names of the potential's heads, in its order; the frames' head indices follow."""
+    if config["initial_potential"]:
+        known = json.loads(before.hyperparameters)["heads"]
+        if len(heads) == 1 and len(known) == 1 and heads[0].name is None:
+            return known
+        wanted = [head.name for head in heads]
+        if sorted(map(str, wanted)) != sorted(known):
+            raise ConfigError(f"heads: {config['initial_potential']} has the heads {', '.join(known)}; give exactly these under heads, or use foundation_model.")
+        heads.sort(key=lambda head: known.index(head.name))
+        for index, head in enumerate(heads):
+            for frames in head.sets.values():
+                for frame in frames:
+                    frame["head"] = index
+        return known
+    return [head.name or "Default" for head in heads]
+
+
+def _receipt(core, config, heads, before, elements, screen):
+    """Errors on old data before the first step, if there are such data."""
+    if not config["foundation_model"]:
+        return None
+    frames = config.old_frames or [f for head in heads if head.old for f in head.sets["valid"]]
+    if not frames:
+        return None
+    receipt = foundation.Receipt(core, before, [f | {"head": 0} for f in frames], elements, config["r_max"], config)
+    screen.say(f"receipt  after the training the errors on {len(frames)} frames of old data are shown beside those of now: "
+               f"E {_number(receipt.before['all']['energy_rmse'])} meV/atom, F {_number(receipt.before['all']['forces_rmse'])} meV/A")
+    return receipt
+
+
+def _number(x):
+    return "-" if x is None else f"{x:.2f}"
+
+
+def _make_model(core, config, heads, names, train_set, elements, before, screen):
+    """The model at step 0, facts for the log, and for each head where its E0s come from."""
     from ase.data import chemical_symbols
 
-    if potential and "E0s" not in given:
-        model, origin = potential, "from initial_potential"
+    if config["foundation_model"]:
+        model = before.with_heads([(name, "") for name in names])
+        old = before.constants["atomic_energies"]
+        wrong = None
+        if any(_is_estimated(head) for head in heads):
+            energy = core.predict(model, train_set, config["valid_batch_size"])[0]
+            frames = [f for head in heads for f in head.sets["train"]]
+            wrong = [(f, f["energy"] - e) for f, e in zip(frames, energy) if f["energy"] is not None]
+        energies, origins = [], []
+        for index, head in enumerate(heads):
+            if head.settings["E0s"] == "foundation":
+                values, origin = old, "of the foundation model"
+            elif _is_estimated(head):
+                own = [(f, e) for f, e in wrong if f["head"] == index]
+                if not own:
+                    raise ConfigError(f"E0s: head {head.name} has no energies from which to estimate them. Give E0s, or E0s: foundation.")
+                counts = [[int(np.sum(np.asarray(f["atomic_numbers"]) == z)) for z in elements] for f, _ in own]
+                values, origin = foundation.estimated_energies([e for _, e in own], counts, old), "estimated from the foundation model's errors"
+            else:
+                values, origin = _atomic_energies(core, head, index, train_set, elements, old)
+            energies += values
+            origins.append(origin)
+        model.set_atomic_energies(energies)
+    elif before:
+        model, energies, origins = before, [], []
+        for index, head in enumerate(heads):
+            n = len(elements)
+            if head.settings["E0s"] == "auto" or head.settings["E0s"] == "foundation":
+                values, origin = before.constants["atomic_energies"][index * n:(index + 1) * n], "from initial_potential"
+            else:
+                values, origin = _atomic_energies(core, head, index, train_set, elements, before.constants["atomic_energies"][index * n:(index + 1) * n])
+            energies += values
+            origins.append(origin)
+        model.set_atomic_energies(energies)
     else:
-        energies, origin = _atomic_energies(core, config["E0s"], train_set, atomic_numbers, isolated)
-        if potential:
-            model = potential
-            model.set_atomic_energies(energies * len(json.loads(model.hyperparameters)["heads"]))
-        else:
-            neighbors = config["avg_num_neighbors"] or core.mean_neighbors(train_set)
-            scale, shift = core.scale_and_shift(train_set, energies, config["scaling"])
-            if config["model"] == "MACE":
-                shift = 0.0
-            hyperparameters = configuration.hyperparameters(config, atomic_numbers, neighbors)
-            model = core.Model.new(hyperparameters, energies, [scale], [shift], config["seed"], config["default_dtype"])
+        neighbors = config["avg_num_neighbors"] or core.mean_neighbors(train_set)
+        energies, origins, scales, shifts = [], [], [], []
+        for index, head in enumerate(heads):
+            values, origin = _atomic_energies(core, head, index, train_set, elements)
+            scale, shift = core.scale_and_shift(train_set, values, config["scaling"], index)
+            settings = head.settings
+            scales.append(scale if settings["std"] is None else settings["std"])
+            shifts.append(settings["mean"] if settings["mean"] is not None else 0.0 if config["model"] == "MACE" else shift)
+            energies += values
+            origins.append(origin)
+        hyperparameters = configuration.hyperparameters(config, elements, names, neighbors)
+        model = core.Model.new(hyperparameters, energies, scales, shifts, config["seed"], config["default_dtype"])
     constants, hyper = model.constants, json.loads(model.hyperparameters)
-    pairs = ", ".join(f"{chemical_symbols[z]} {e:.4f}" for z, e in zip(atomic_numbers, constants["atomic_energies"]))
-    screen.say(f"E0 (eV)  {pairs} ({origin})")
-    if constants["scale"]:
-        screen.say(f"scale {constants['scale'][0]:.5g}, shift {constants['shift'][0]:.5g}, neighbours per atom {hyper['avg_num_neighbors']:.4g}")
+    n = len(elements)
+    for index, (name, origin) in enumerate(zip(names, origins)):
+        prefix = f"{name}: " if len(names) > 1 else ""
+        pairs = ", ".join(f"{chemical_symbols[z]} {e:.4f}" for z, e in zip(elements, constants["atomic_energies"][index * n:(index + 1) * n]))
+        screen.say(f"E0 (eV)  {prefix}{pairs} ({origin})")
+        if constants["scale"]:
+            screen.say(f"{prefix}scale {constants['scale'][index]:.5g}, shift {constants['shift'][index]:.5g}, neighbours per atom {hyper['avg_num_neighbors']:.4g}")
     screen.say(f"model  {hyper['num_interactions']} layers, {hyper['num_channels']} channels, L = {hyper['max_L']}, correlation {hyper['correlation']}, "
                f"r_max {hyper['r_max']} A, {model.num_parameters} weights in {config['default_dtype']}")
-    return model, {"hyperparameters": hyper, "constants": constants, "num_parameters": model.num_parameters}
+    return model, {"hyperparameters": hyper, "constants": constants, "num_parameters": model.num_parameters}, origins
 
 
-def _atomic_energies(core, wanted, train_set, atomic_numbers, isolated):
-    """E0s in the order of the elements, and where they come from."""
+def _is_estimated(head):
+    """`estimated`, or a fine-tuning's `auto` without isolated atoms."""
+    wanted = head.settings["E0s"]
+    return bool(head.settings["foundation_model"]) and (wanted == "estimated" or (wanted == "auto" and not head.isolated))
+
+
+def _atomic_energies(core, head, index, train_set, atomic_numbers, old=None):
+    """E0s of a head in the order of the elements, and where they come from. `old`: those of elements in no frame; default 0."""
     from ase.data import atomic_numbers as number_of
     from ase.data import chemical_symbols
 
+    wanted, isolated = head.settings["E0s"], head.isolated
     if isinstance(wanted, str) and wanted.endswith(".json"):
         try:
             with open(wanted, encoding="utf-8") as file:
@@ -180,9 +310,13 @@ def _atomic_energies(core, wanted, train_set, atomic_numbers, isolated):
         known, origin = isolated, "isolated atoms"
     elif wanted == "average":
         known, origin = {}, "least squares"
+    elif wanted in ("foundation", "estimated"):
+        raise ConfigError(f"E0s: {wanted} needs a foundation_model.")
     else:
         raise ConfigError(f"E0s: {wanted} is unknown; expected a mapping such as {{H: -13.6}}, a .json file, isolated, average or auto.")
-    missing = [z for z in atomic_numbers if z not in known]
+    present = data.elements_of(*head.sets.values())
+    absent = [z for z in atomic_numbers if z not in known and z not in present]
+    missing = [z for z in present if z not in known]
     if missing and (isinstance(wanted, dict) or wanted == "isolated"):
         names = ", ".join(chemical_symbols[z] for z in missing)
         raise ConfigError(f"E0s: no energy for {names}. " + ("Add it to E0s." if isinstance(wanted, dict) else
@@ -191,40 +325,52 @@ def _atomic_energies(core, wanted, train_set, atomic_numbers, isolated):
         origin = "isolated atoms, least squares for " + ", ".join(chemical_symbols[z] for z in missing)
     elif missing:
         origin = "least squares"
-    rows = {list(atomic_numbers).index(z): e for z, e in known.items() if z in atomic_numbers}
-    return core.fit_atomic_energies(train_set, rows), origin
+    if absent:  # another head's elements, or those of atomic_numbers
+        origin += f"; {'0' if old is None else 'as before'} for {', '.join(chemical_symbols[z] for z in absent)}, in no frame"
+    order = list(atomic_numbers)
+    known = known | {z: 0.0 if old is None else old[order.index(z)] for z in absent}
+    rows = {order.index(z): e for z, e in known.items() if z in order}
+    return core.fit_atomic_energies(train_set, rows, index), origin
 
 
-def _finish(core, config, trainer, model, sets, datasets, facts, stem, screen):
-    """Best weights, error tables, potential file, pictures."""
+def _finish(core, config, trainer, model, names, sets, datasets, plan, receipt, stem, screen):
+    """Best weights, error tables, potential file, receipt, pictures."""
     import macekit
 
     stages = [False, True] if trainer.stage_two else [False]
     for stage_two in stages:
         best = trainer.best_path(stage_two)
-        if os.path.exists(best):
-            model.load_best(best)
-        else:
-            trainer.use_averaged()
+        final = model.best(best) if os.path.exists(best) else trainer.averaged()
         provenance = {
-            "dtype": config["default_dtype"], "made_by": f"macekit {getattr(macekit, '__version__', '0.1.0')}", "source": str(config["train_file"]),
-            "training": {"config": {k: v for k, v in config.items()}, "train_sha256": _hash(config["train_file"]), "frames": len(sets["train"]),
-                         "num_steps": trainer.num_steps, "stage_two": stage_two},
+            "dtype": config["default_dtype"], "made_by": f"macekit {getattr(macekit, '__version__', '0.1.0')}",
+            "source": ", ".join(str(head["train_file"]) for head in (config["heads"] or {"": config}).values()),
+            "training": {"config": dict(config), "content": {k: v for k, v in _identity(config).items() if k.startswith("content of")},
+                         "frames": len(sets["train"]), "num_steps": trainer.num_steps, "stage_two": stage_two, "plan": plan},
         }
         last = stage_two == stages[-1]
         if last:
-            collected = {name: errors.collect(core, model, datasets[name], frames, config["valid_batch_size"]) for name, frames in sets.items() if frames}
+            collected = {name: errors.collect(core, final, datasets[name], frames, config["valid_batch_size"], names) for name, frames in sets.items()}
             summaries = {name: errors.summarise(c) for name, c in collected.items()}
             provenance["errors"] = {name: summary["all"] for name, summary in summaries.items()}
         target = f"{stem}.mace" if last else f"{stem}.stage-one.mace"
-        model.save(target, json.dumps(provenance))
-    screen.show(errors.table(summaries))
+        final.save(target, json.dumps(provenance))
+    shown = dict(summaries)
+    if receipt:
+        after = receipt.after(final)
+        summaries["old data"] = {"before": receipt.before["all"], "after": after["all"], "by config_type": {"before": receipt.before, "after": after}}
+        shown |= {"old data, before": receipt.before, "old data, after": after}
+    screen.show(errors.table(shown, "mae" if "MAE" in config["error_table"] else "rmse"))
+    if receipt:
+        screen.say(foundation.sentence(receipt.before, after))
     with open(f"{stem}.errors.json", "w", encoding="utf-8") as file:
         json.dump(summaries, file, indent=1)
-    plots.curve(f"{stem}.log.jsonl", f"{stem}.curve.png", config["start_stage_two"] if trainer.stage_two else None)
-    for name, c in collected.items():
-        plots.parity(c, f"{stem}.parity-{name}.png", name)
-    screen.say(f"written: {target}, {stem}.curve.png, {stem}.parity-*.png, {stem}.errors.json")
+    written = f"{target}, {stem}.errors.json"
+    if config["plot"]:
+        plots.curve(f"{stem}.log.jsonl", f"{stem}.curve.png", config["start_stage_two"] if trainer.stage_two else None)
+        for name, c in collected.items():
+            plots.parity(c, f"{stem}.parity-{name}.png", name)
+        written += f", {stem}.curve.png, {stem}.parity-*.png"
+    screen.say(f"written: {written}")
 
 
 def _write_batch(path, frames):
@@ -241,8 +387,9 @@ def _write_batch(path, frames):
             atoms.info["REF_energy"] = frame["energy"]
         if frame["forces"] is not None:
             atoms.arrays["REF_forces"] = frame["forces"]
-        if frame["stress"] is not None:
-            atoms.info["REF_stress"] = frame["stress"]
+        for what in ("stress", "virials"):
+            if frame[what] is not None:
+                atoms.info[f"REF_{what}"] = frame[what]
         atoms_list.append(atoms)
     ase.io.write(path, atoms_list, format="extxyz")
     return f" The batch was written to {path}."
@@ -252,7 +399,7 @@ def _write_config(path, config):
     import yaml
 
     with open(path, "w", encoding="utf-8") as file:
-        yaml.safe_dump(config, file, sort_keys=False)
+        yaml.safe_dump(dict(config), file, sort_keys=False)
 
 
 def _hash(path):
