@@ -79,18 +79,18 @@ def bombs():
     laughs = b"]" + b"q\x00" + b"".join(b"h" + bytes([k]) + b"h" + bytes([k]) + b"\x86q" + bytes([k + 1]) for k in range(100))
     return {
         "billion laughs": P + laughs + b".", "billion laughs as a key": P + b"}" + laughs + b"Nss.", "billion laughs as irreps": P + b"ce3nn.o3._irreps\nIrreps\n" + laughs + b"\x85R.",
-        "million lists": P + b"]" * 3_000_000 + b".", "deep tuples": P + b")" + b"\x85" * 1_500_000 + b".", "deep records": P + b")" + b"cmace.x\nY\nq\x00" + b"0" + b"h\x00)\x81" * 400_000 + b".",
+        "million lists": P + b"]" * 600_000 + b".", "deep tuples": P + b")" + b"\x85" * 400_000 + b".", "deep records": P + b")" + b"cmace.x\nY\nq\x00" + b"0" + b"h\x00)\x81" * 100_000 + b".",
         "long integer": P + b"\x8b" + struct.pack("<I", 1 << 30) + b"\xff" * 64 + b".", "decimal integer": P + b"I" + b"9" * 100_000 + b"\n.",
         "huge text": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "huge bytes": b"\x80\x04\x8e" + struct.pack("<Q", (1 << 64) - 1) + b"x.", "negative number of bytes": P + b"T\xff\xff\xff\xff.",
         "huge frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 63) + b"N.", "memo far away": P + b"N" + b"r" + struct.pack("<I", (1 << 32) - 1) + b"0j" + struct.pack("<I", 1 << 31) + b".",
-        "copies of a list": P + b"](" + b"N" * 500_000 + b"eq\x00" + b"0" + b"cbuiltins\nlist\nq\x01" + b"0" + b"h\x01h\x00\x85R" * 100_000 + b".",
-        "copies of a text": P + text("x" * 1_000_000) + b"q\x00" + b"c_codecs\nencode\nq\x01" + b"h\x01h\x00\x85R" * 100_000 + b".",
-        "copies of a state": P + b"}(" + b"".join(number(k) + b"N" for k in range(200_000)) + b"uq\x00" + b"0" + b"".join(MODULE + b"h\x00b" for _ in range(20_000)) + b".",
+        "copies of a list": P + b"](" + b"N" * 100_000 + b"eq\x00" + b"0" + b"cbuiltins\nlist\nq\x01" + b"0" + b"h\x01h\x00\x85R" * 100_000 + b".",
+        "copies of a text": P + text("x" * 100_000) + b"q\x00" + b"c_codecs\nencode\nq\x01" + b"h\x01h\x00\x85R" * 100_000 + b".",
+        "copies of a state": P + b"}(" + b"".join(number(k) + b"N" for k in range(40_000)) + b"uq\x00" + b"0" + b"".join(MODULE + b"h\x00b" for _ in range(4_000)) + b".",
         "huge storage": with_buffer(tensor(1 << 40, 0, [1], [1])), "negative storage": with_buffer(tensor(-1, 0, [1], [1])), "huge tensor": with_buffer(tensor(2, 0, [1 << 20, 1 << 20], [0, 0])),
         "huge empty tensor": with_buffer(tensor(2, 0, [0, 1 << 47, 1 << 47], [1, 1, 1])), "tensor beyond its storage": with_buffer(tensor(2, 0, [2], [5])),
         "negative stride": with_buffer(tensor(2, 1, [2], [-1])), "negative offset": with_buffer(tensor(2, -1, [1], [1])), "axes": with_buffer(tensor(2, 0, [1] * 1000, [1] * 1000)),
         "storage elsewhere": with_buffer(tensor(1, 0, [1], [1], "../../../etc/passwd")),
-        "one tensor, many names": P + MODULE + b"}(" + text("_buffers") + b"}(" + text("a") + tensor(2, 0, [2], [1]) + b"q\x00" + b"".join(text(f"b{k}") + b"h\x00" for k in range(300_000)) + b"uub.",
+        "one tensor, many names": P + MODULE + b"}(" + text("_buffers") + b"}(" + text("a") + tensor(2, 0, [2], [1]) + b"q\x00" + b"".join(text(f"b{k}") + b"h\x00" for k in range(100_000)) + b"uub.",
         "module in itself": P + MODULE + b"q\x00}" + text("_modules") + b"}" + text("m") + b"h\x00ssb.",
         "modules of modules": P + MODULE + b"q\x00" + b"".join(MODULE + b"q" + bytes([k]) + b"}" + text("_modules") + b"}(" + text("a") + b"h" + bytes([k - 1]) + text("b") + b"h" + bytes([k - 1]) + b"usb" for k in range(1, 100)) + b".",
         "list in itself": P + b"]q\x00h\x00a.", "irreps in irreps": P + MODULE + b"q\x00}" + text("heads") + b"h\x00sb.", "nothing": b"", "no stop": P + b"]", "stop without object": P + b".",
@@ -111,7 +111,7 @@ def archive(path, payload, extra=()):
 
 
 def fails_soon(path):
-    start = time.monotonic()
+    start = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises((ValueError, OSError)) as caught:
@@ -121,7 +121,7 @@ def fails_soon(path):
         tracemalloc.stop()
     sentence = str(caught.value)
     assert str(path) in sentence and len(sentence) < 600 and "\n" not in sentence
-    assert peak < 600 << 20 and time.monotonic() - start < 120
+    assert peak < 600 << 20 and time.process_time() - start < 60
     return sentence
 
 
@@ -186,7 +186,7 @@ def test_containers_that_lie(tmp_path):
     b"{", b"[" * 100_000, b"null", b"{}", b'{"hyperparameters": {}, "metadata": {}, "tensors": {"a": ["float64", "0", [-1]]}}',
     b'{"hyperparameters": {}, "metadata": {}, "tensors": {"a": ["float64", "0", [1099511627776, 1099511627776]]}}',
     b'{"hyperparameters": {}, "metadata": {}, "tensors": {"a": ["object", "0", [1]]}}', b'{"hyperparameters": {}, "metadata": {}, "tensors": {"U_matrix_x": ["float64", "0", [1]]}}',
-    json.dumps({"hyperparameters": {}, "metadata": {}, "tensors": {f"t{k}": ["float64", "0", [2]] for k in range(1_200_000)}}).encode()[:40 << 20] + b"",
+    json.dumps({"hyperparameters": {}, "metadata": {}, "tensors": {f"t{k}": ["float64", "0", [2]] for k in range(120_000)}}).encode(),
 ], ids=["cut", "nested", "null", "empty", "negative", "huge", "object", "name", "many names"])
 def test_macekits_own_table_is_not_trusted(tmp_path, extra):
     fails_soon(archive(tmp_path / "own.model", P + b"N.", [("m/extra/macekit.json", extra)]))

@@ -107,6 +107,8 @@ def convert_to_potential(path, heads=None):
 def _own(path, archive, extra):
     """A `.model` that macekit wrote: its tensors are listed by name."""
     tensors = {}
+    if len(extra["tensors"]) > MAX_MODULES:
+        raise ConversionError("the file lists more tensors than any mace-torch model has")
     for name, (kind, key, shape) in extra["tensors"].items():
         dtype = {"float64": np.dtype("<f8"), "float32": np.dtype("<f4")}[kind]
         shape = [int(n) for n in shape]
