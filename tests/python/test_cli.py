@@ -125,7 +125,7 @@ def wrong_inputs(tmp_path, potential, structures):
         "convert nothing": (["convert", str(tmp_path / "no.model"), "-o", str(tmp_path / "a.mace")], 3, "no such file"),
         "convert noise": (["convert", noise, "-o", str(tmp_path / "a.mace")], 3, "not a mace-torch model"),
         "convert a dict": (["convert", zipped, "-o", str(tmp_path / "a.mace")], 2, "not a mace-torch model"),
-        "convert to wrong name": (["convert", zipped, "-o", str(tmp_path / "a.model")], 2, "must end in .mace"),
+        "convert to wrong name": (["convert", zipped, "-o", str(tmp_path / "a.pth")], 2, "must end in .mace"),
         "convert mace": (["convert", potential, "-o", str(tmp_path / "a.mace")], 2, "is a .mace file already"),
     }
 

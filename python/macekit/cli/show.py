@@ -44,7 +44,7 @@ def run(argv) -> int:
     rows = _architecture(hp)
     rows += [
         ("parameters", f"{parameters:,}"),
-        ("memory", ", ".join(f"{b / 1024:.3g} KiB an atom in {p}" for p, b in memory.items() if b) + f" at {hp['avg_num_neighbors']:.3g} neighbours" if any(memory.values()) else "unknown"),
+        ("memory", ", ".join(f"{b / 1024:.3g} KiB an atom in {p}" for p, b in memory.items()) + f" at {hp['avg_num_neighbors']:.3g} neighbours"),
         ("elements", f"{len(symbols)}: " + " ".join(symbols)),
     ]
     for head, row in zip(hp["heads"], e0):
@@ -89,18 +89,17 @@ def _architecture(hp):
 
 
 def _memory(potential, hp, precision):
-    """Bytes that one more atom takes, from two cubic lattices with the neighbours of training; None where these cannot be evaluated."""
+    """Bytes that one more atom takes, from two cubic lattices with the neighbours of training."""
     import numpy as np
 
     from macekit import _core
 
-    if hp["embeddings"]:
-        return None
     used, edge = [], hp["r_max"] * (4 / 3 * math.pi / max(1.0, hp["avg_num_neighbors"])) ** (1 / 3)
     for n in (3, 4):
         sites = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 3) * edge
+        inputs = {e["name"]: np.full((n**3 if e["per"] == "node" else 1) * e.get("in_dim", 1), -float(e.get("offset", 0))) for e in hp["embeddings"]}
         evaluator = _core.Evaluator(potential, precision)
-        evaluator.compute([(np.full(n**3, hp["atomic_numbers"][0]), sites, np.eye(3) * n * edge, [True] * 3, hp["heads"][0])], True, False)
+        evaluator.compute([(np.full(n**3, hp["atomic_numbers"][0]), sites, np.eye(3) * n * edge, [True] * 3, hp["heads"][0], inputs)], True, False)
         used.append(evaluator.memory())
     return max(0, (used[1] - used[0])) / (4**3 - 3**3)
 

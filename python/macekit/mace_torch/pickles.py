@@ -15,7 +15,7 @@ import struct
 
 import numpy as np
 
-MAX_STEPS = 2_000_000  # the largest published model needs about a hundred thousand
+MAX_STEPS = 500_000  # a model of ten layers needs a hundred thousand
 
 
 class ConversionError(ValueError):

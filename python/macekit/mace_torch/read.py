@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import re
@@ -29,6 +30,7 @@ OTHER_MODELS = {
 # e3nn's normalisation of activation functions: a seeded estimate, the same in every version
 SILU, SIGMOID, TANH, ABS = 1.6791767923989418, 1.8467055342154763, 1.5937334472592695, 1.001110600838467
 MAX_MODULES = 100_000
+MAX_BLOCKS = 200  # of irreps
 
 # Tensors of a file that follow from the hyper-parameters
 _DERIVED = re.compile(r"(atomic_numbers|r_max|num_interactions|radial_embedding\.bessel_fn\.(r_max|prefactor|n)|radial_embedding\.cutoff_fn\.(p|r_max)"
@@ -105,16 +107,25 @@ def convert_to_potential(path, heads=None):
 def _own(path, archive, extra):
     """A `.model` that macekit wrote: its tensors are listed by name."""
     tensors = {}
+    if len(extra["tensors"]) > MAX_MODULES:
+        raise ConversionError("the file lists more tensors than any mace-torch model has")
     for name, (kind, key, shape) in extra["tensors"].items():
         dtype = {"float64": np.dtype("<f8"), "float32": np.dtype("<f4")}[kind]
         shape = [int(n) for n in shape]
         if min(shape, default=0) < 0:
             raise ConversionError("a tensor has an impossible shape")
-        flat = archive.storage(str(key), dtype, math.prod(shape))
-        tensors[name] = _real(flat.reshape(shape))
-    for name in [n for n in tensors if "U_matrix" in n]:
-        tensors |= sparse(name, tensors.pop(name))
+        tensors[name] = archive.storage(str(key), dtype, math.prod(shape)).reshape(shape)
+    _require_bounded(path, tensors)
+    for name in list(tensors):
+        tensor = _real(tensors.pop(name))
+        tensors |= sparse(name, tensor) if "U_matrix" in name else {name: tensor}
     return extra["hyperparameters"], tensors, extra["metadata"]
+
+
+def _require_bounded(path, tensors):
+    """Tensors are views of the file until they are converted: one storage under many names must not fill the memory."""
+    if sum(t.nbytes for t in tensors.values()) > 2 * Path(path).stat().st_size + (16 << 20):
+        raise ConversionError("the file names its tensors many times over, which no mace-torch model does")
 
 
 def _real(tensor):
@@ -135,16 +146,17 @@ def sparse(name, dense, tolerance=0.0):
 
 def irreps(value) -> list[tuple[int, int, int]]:
     """[(multiplicity, l, parity)] of an Irreps record, tuple or text."""
+    blocks = []
     if isinstance(value, str):
-        blocks = []
-        for term in value[:10_000].replace(" ", "").split("+"):
+        for term in value[:2000].replace(" ", "").split("+"):
             multiplicity, _, irrep = term.rpartition("x")
             blocks.append((int(multiplicity or 1), int(irrep[:-1]), 1 if irrep[-1] == "e" else -1))
         return blocks
     items = value.args if isinstance(value, Record) else value
     if isinstance(value, Record) and len(items) == 1 and isinstance(items[0], (tuple, list)):
         items = items[0]
-    blocks = []
+    if len(items) > MAX_BLOCKS:
+        raise ConversionError(f"irreps of {len(items)} blocks are more than in any mace-torch model")
     for item in items:
         multiplicity, irrep = _flatten(item)
         l, parity = _flatten(irrep)
@@ -189,9 +201,7 @@ class _Reader:
             raise ConversionError(f"{path}: a {model}, {OTHER_MODELS[model]}; macekit supports energy models of the classes ScaleShiftMACE and MACE")
         self.require(model in ("ScaleShiftMACE", "MACE"), f"the model is a {model}")
         self.state = state_dict(root)
-        size = sum(t.nbytes for t in self.state.values())
-        limit = 2 * Path(path).stat().st_size + (16 << 20)
-        self.require(size <= limit, "the file names its tensors many times over")
+        _require_bounded(path, self.state)
         if not root.scripted:
             cuequivariance.to_e3nn(root, self.state)
         self.interactions = self.layers("interactions")
@@ -462,7 +472,7 @@ class _Reader:
             seen += 1
             waiting += [(child, f"{name}.{k}" if name else k) for k, child in node.modules().items()]
             stored = node.attribute("instructions")
-            if not re.match(r"(__torch__\.)?e3nn\.o3\.", node.class_name) or stored is None:
+            if not re.match(r"(__torch__\.)?e3nn\.o3\.", node.class_name) or stored is None or node.short_name == "ElementwiseTensorProduct":
                 continue
             stored = [_flatten(i) if isinstance(i, Record) else i for i in stored]
             if node.short_name == "Linear":
@@ -475,8 +485,9 @@ class _Reader:
     @staticmethod
     def linear_paths(node, stored):
         first, last = irreps(node.attribute("irreps_in")), irreps(node.attribute("irreps_out"))
-        pairs = [(a, b) for a in range(len(first)) for b in range(len(last)) if first[a][1:] == last[b][1:]]
-        width = {b: sum(first[i][0] for i, j in pairs if j == b) for _, b in pairs}
+        pairs, width = [(a, b) for a in range(len(first)) for b in range(len(last)) if first[a][1:] == last[b][1:]], collections.Counter()
+        for a, b in pairs:
+            width[b] += first[a][0]
         return [(i[0], i[1], i[3]) for i in stored if i[0] >= 0], [(a, b, width[b] ** -0.5) for a, b in pairs]
 
     @staticmethod
@@ -486,7 +497,9 @@ class _Reader:
         if node.short_name == "FullyConnectedTensorProduct":
             paths = [(a, b, c) for a in range(len(one)) for b in range(len(two)) for c in range(len(out))
                      if one[a][2] * two[b][2] == out[c][2] and abs(one[a][1] - two[b][1]) <= out[c][1] <= one[a][1] + two[b][1]]
-            width = {c: sum(one[i][0] * two[j][0] for i, j, k in paths if k == c) for _, _, c in paths}
+            width = collections.Counter()
+            for a, b, c in paths:
+                width[c] += one[a][0] * two[b][0]
             return found, [(a, b, c, "uvw", math.sqrt((2 * out[c][1] + 1) / width[c])) for a, b, c in paths]
         paths = [(a, b, l) for a in range(len(one)) for b in range(len(two)) for l in range(abs(one[a][1] - two[b][1]), one[a][1] + two[b][1] + 1)
                  if any(l == m and one[a][2] * two[b][2] == p for _, m, p in out)]

@@ -26,9 +26,9 @@ def main():
         configuration = data.config_from_atoms(atoms, key_specification=keys, head_name=head)
         item = data.AtomicData.from_config(configuration, z_table=table, cutoff=float(model.r_max), heads=heads)
         batch = next(iter(torch_geometric.dataloader.DataLoader(dataset=[item], batch_size=1))).to_dict()
-        for name, spec in (getattr(model, "embedding_specs", None) or {}).items():
-            rows = len(atoms) if spec.get("per", "graph") == "node" else 1
-            batch[name] = torch.zeros((rows, spec["in_dim"]) if spec["type"] == "continuous" and spec["in_dim"] > 1 else (rows,))
+        for name, values in probe["inputs"].items():
+            value = torch.tensor(values)
+            batch[name] = value.reshape(-1) if value.shape[-1] == 1 else value
         out = model(batch, compute_force=True)
         results.append({"energy": float(out["energy"][0]), "forces": out["forces"].detach().tolist()})
     print("RESULT " + json.dumps(results))

@@ -22,8 +22,6 @@ SPACING = 1.7  # Angstrom between the atoms of a probe; nearer, and pair repulsi
 def probes(hp):
     """A cluster and a crystal for each of the first heads, with elements spread over the table; the same on every machine."""
     rng, frames = np.random.default_rng(20230801), []
-    if hp["embeddings"]:
-        return []  # their values have no default
     elements, a = hp["atomic_numbers"], min(SPACING, 0.45 * hp["r_max"])
     grid = np.array([[x, y, z] for x in range(2) for y in range(2) for z in range(2)], float)
     for k, head in enumerate(hp["heads"][:4]):
@@ -34,18 +32,23 @@ def probes(hp):
             cell = np.diag([1.0, 2.0, 2.0]) @ np.array([[1.1, 0.1, 0], [0, 1.05, 0.15], [0.05, 0, 1.2]]) * a * (1.5 if count == 4 else 1)
             atoms = ase.Atoms(numbers, sites + rng.uniform(-0.1, 0.1, sites.shape) * a, cell=cell if periodic else None, pbc=periodic)
             atoms.info["head"] = head
+            for e in hp["embeddings"]:
+                rows = 1 if e["per"] == "graph" else count
+                values = rng.integers(0, e["num_classes"], rows) - e["offset"] if e["type"] == "categorical" else rng.uniform(-1, 1, (rows, e["in_dim"]))
+                (atoms.info if e["per"] == "graph" else atoms.arrays)[e["name"]] = values.astype(float)
             frames.append(atoms)
     return frames
 
 
 def run_probes(potential, frames):
-    """[{numbers, positions, cell, pbc, head, energy, forces}], numbers that JSON keeps exactly"""
+    """[{numbers, positions, cell, pbc, head, inputs, energy, forces}], numbers that JSON keeps exactly"""
+    embeddings = json.loads(potential.hyperparameters_json)["embeddings"]
     results = evaluate(potential, frames, head=[a.info["head"] for a in frames])
     for r in results:
         if r.error:
             raise ConversionError(f"the potential cannot be evaluated: {r.error}")
     return [{"numbers": a.numbers.tolist(), "positions": a.positions.tolist(), "cell": a.cell.array.tolist(), "pbc": a.pbc.tolist(), "head": a.info["head"],
-             "energy": r.energy, "forces": r.forces.tolist()} for a, r in zip(frames, results)]
+             "inputs": {e["name"]: (a.info if e["per"] == "graph" else a.arrays)[e["name"]].tolist() for e in embeddings}, "energy": r.energy, "forces": r.forces.tolist()} for a, r in zip(frames, results)]
 
 
 def frames_of(records):
@@ -53,6 +56,8 @@ def frames_of(records):
     for p in records:
         frames.append(ase.Atoms(p["numbers"], p["positions"], cell=p["cell"], pbc=p["pbc"]))
         frames[-1].info["head"] = p["head"]
+        for name, values in p["inputs"].items():
+            (frames[-1].info if len(values) == 1 else frames[-1].arrays)[name] = np.array(values)
     return frames
 
 
