@@ -55,7 +55,7 @@ def test_shared_case(shared, case, tmp_path):
     # the stiffness times that. Only under ZBL's forces of 200 eV/A does it show; cases made here are compared without rounding.
     rounding = 5e-9 * scale if scale > 10 else 0
     check_against(reference, frames, evaluate(potential, frames, head=heads), 1e-9 + rounding, 1e-8 + 20 * rounding, 1e-9 + rounding, gradients)
-    check_against(reference, frames, evaluate(potential, frames, "float32", head=heads), 1e-4, max(1e-4 * scale, 1e-6), 1e-5, gradients)
+    check_against(reference, frames, evaluate(potential, frames, "float32", head=heads), 1e-5 * max(1, scale), max(1e-4 * scale, 1e-6), 1e-5 * max(1, scale), gradients)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -41,13 +41,13 @@ GATES = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "abs": torch.abs,
 
 def make(folder, seed, max_L=1, channels=16, first="RealAgnosticResidualInteractionBlock", later="RealAgnosticResidualInteractionBlock", layers=2,
          correlation=3, max_ell=3, cls="ScaleShiftMACE", heads=("Default",), radial=(64, 64, 64), mlp=16, num_bessel=8, p=5, elements=(6, 14, 29),
-         use_reduced_cg=True, radial_type="bessel", gate="silu", readout="NonLinearReadoutBlock", edge_irreps=None, even=False, **more):
+         use_reduced_cg=True, r_max=4.7, radial_type="bessel", gate="silu", readout="NonLinearReadoutBlock", edge_irreps=None, even=False, **more):
     """`even` labels every hidden irrep even, as models with use_so3 need; `more` goes to mace-torch's constructor as it is."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     heads, elements = list(heads), list(elements)
     hidden = o3.Irreps("+".join(f"{channels}x{l}e" for l in range(max_L + 1))) if even else irreps(channels, max_L)
-    options = dict(r_max=4.7, num_bessel=num_bessel, num_polynomial_cutoff=p, max_ell=max_ell, interaction_cls=modules.interaction_classes[later],
+    options = dict(r_max=r_max, num_bessel=num_bessel, num_polynomial_cutoff=p, max_ell=max_ell, interaction_cls=modules.interaction_classes[later],
                    interaction_cls_first=modules.interaction_classes[first], num_interactions=layers, num_elements=len(elements),
                    hidden_irreps=hidden, MLP_irreps=o3.Irreps(f"{mlp}x0e"), gate=GATES[gate],
                    atomic_energies=rng.normal(-50, 20, (len(heads), len(elements))), avg_num_neighbors=7.9, atomic_numbers=elements, correlation=correlation,
@@ -74,7 +74,7 @@ def make(folder, seed, max_L=1, channels=16, first="RealAgnosticResidualInteract
     table = tools.AtomicNumberTable(elements)
     keys = data.KeySpecification(info_keys={name: name for name in ("head", "total_charge", "total_spin")}, arrays_keys={})
     configurations = [data.config_from_atoms(a, key_specification=keys, head_name=a.info.get("head", "Default")) for a in frames]
-    dataset = [data.AtomicData.from_config(c, z_table=table, cutoff=4.7, heads=heads) for c in configurations]
+    dataset = [data.AtomicData.from_config(c, z_table=table, cutoff=r_max, heads=heads) for c in configurations]
     batch = next(iter(torch_geometric.dataloader.DataLoader(dataset=dataset, batch_size=100, shuffle=False)))
     out = model(batch.to_dict(), compute_force=True, compute_virials=True, compute_stress=True)
     np.savez(folder / "reference.npz", **{k: out[k].detach().numpy() for k in ("energy", "node_energy", "forces", "stress", "node_feats")})

@@ -8,7 +8,7 @@ import pytest
 from training_support import core  # noqa: F401
 from training_support import convert, dataset_of, exact_structures, read_safetensors, small_hyperparameters, water
 
-CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first"]
+CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first", "density_agnesi_zbl", "gaussian_soft_corr2", "nonlinear_interaction"]
 
 
 @pytest.mark.parametrize("case", CASES)
