@@ -13,7 +13,7 @@ def relative(a, b):
     return abs(a - b) / abs(b)
 
 
-@pytest.mark.parametrize("name", ["acac_energy_forces"])
+@pytest.mark.parametrize("name", ["acac_energy_forces", "si_energy_forces_stress"])
 def test_steps_follow_mace_torch(core, shared, tmp_path, name):
     import ase.io
 
@@ -21,9 +21,11 @@ def test_steps_follow_mace_torch(core, shared, tmp_path, name):
     record = json.loads((folder / "trajectory.json").read_text())
     model = core.Model.load(convert(folder / "mace-torch.initial.model", tmp_path / "initial.mace"), "float64")
     frames = ase.io.read(folder / "structures.extxyz", ":")
-    data = dataset_of(core, frames, record["model"]["atomic_numbers"], record["model"]["r_max"])
+    stress = "stress" in name
+    data = dataset_of(core, frames, record["model"]["atomic_numbers"], record["model"]["r_max"], stress=stress)
     settings = {key: record[key] for key in ("lr", "weight_decay", "clip_grad", "ema_decay", "batch_size")}
-    trainer = core.Trainer(model, data, data, json.dumps(settings | {"energy_weight": 1.0, "forces_weight": 100.0, "scheduler": "constant"}))
+    trainer = core.Trainer(model, data, data, json.dumps(settings | {
+        "loss": "stress" if stress else "weighted", "energy_weight": 1.0, "forces_weight": 100.0, "stress_weight": 10.0, "scheduler": "constant"}))
     size = record["batch_size"]
     batches = [list(range(k, k + size)) for k in range(0, len(frames), size)]
     for step in range(record["steps"]):
