@@ -31,7 +31,7 @@ def pretrained(core, tmp_path_factory):
     for kind in ("Si", "Mo"):
         ase.io.write(folder / f"{kind}.extxyz", [morse(kind, k) for k in range(24)], format="extxyz")
         ase.io.write(folder / f"{kind}_test.extxyz", [morse(kind, k) for k in range(100, 108)], format="extxyz")
-    (folder / "old.yaml").write_text(f"name: old\nwork_dir: {folder}\ntrain_file: {folder}/Si.extxyz\nmax_num_epochs: 20\n{MODEL}{COMMON}")
+    (folder / "old.yaml").write_text(f"name: old\nwork_dir: {folder}\ntrain_file: {folder}/Si.extxyz\nmax_num_epochs: 60\n{MODEL}{COMMON}".replace("lr: 0.01", "lr: 0.02"))
     assert run([str(folder / "old.yaml")]) == 0
     return folder
 
@@ -54,8 +54,8 @@ def test_replay_forgets_less(core, pretrained, tmp_path, capsys):
         summaries[name] = json.loads((tmp_path / name / "new.errors.json").read_text())
     naive, replay = (summaries[n]["old data"] for n in ("naive", "replay"))
     assert naive["before"] == replay["before"]
-    assert naive["after"]["forces_rmse"] > 2 * naive["before"]["forces_rmse"]  # it forgets
-    assert replay["after"]["forces_rmse"] < 0.5 * naive["after"]["forces_rmse"]  # and less with the replay
+    assert naive["after"]["forces_rmse"] > 4 * naive["before"]["forces_rmse"]  # it forgets
+    assert replay["after"]["forces_rmse"] < 0.3 * naive["after"]["forces_rmse"]  # and less with the replay
     for s in summaries.values():  # and the new task is learnt in both
         assert s["test"]["all"]["forces_rmse"] < 0.5 * 1000 * np.sqrt(np.mean([(morse("Mo", k).arrays["REF_forces"] ** 2).mean() for k in range(100, 108)]))
     assert "replay   none: what the foundation model knows" in texts["naive"]

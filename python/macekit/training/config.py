@@ -587,7 +587,7 @@ def help_text():
             default = "required" if key.default is REQUIRED else "" if key.default is None else f"default {json.dumps(key.default)}"
             choices = "one of " + ", ".join(key.choices) if key.choices else ""
             text = "; ".join(part for part in (key.help, choices, default) if part)
-            lines += textwrap.wrap(text, 100, initial_indent=f"  {key.name:26}", subsequent_indent=" " * 28)
+            lines += textwrap.wrap(text, 100, initial_indent=f"  {key.name:25} ", subsequent_indent=" " * 28)
     return "\n".join(lines)
 
 

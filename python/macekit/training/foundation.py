@@ -18,7 +18,7 @@ def open_potential(core, path, dtype):
         raise BrokenFile(f"{path}: no such file.")
     if path.endswith(".mace"):
         return core.Model.load(path, dtype)
-    from macekit.convert_mace_torch import convert_to_potential
+    from macekit.mace_torch import convert_to_potential
 
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, "foundation.mace")
