@@ -169,7 +169,7 @@ def test_fewer_elements_give_the_same_energies(core, pretrained, tmp_path, capsy
     (("--foundation_head", "pbe"), "has no head pbe; it has Default"), (("--multiheads_finetuning", "true"), "macekit downloads none. Give pt_train_file"),
     (("--num_channels", "32"), "num_channels is given together with foundation_model"), (("--weight_pt_head", "2"), "weight_pt_head belongs to a replay, and there is none"),
     (("--foundation_model", "medium"), "medium is no file; macekit downloads nothing"), (("--foundation_model", "no.mace"), "no.mace: no such file"),
-    (("--std", "2.0"), "whose scale and shift are kept"), (("--freeze", "[everything]"), "freeze must be a list made of embedding"),
+    (("--foundation_model", "water.extxyz"), "water.extxyz"), (("--std", "2.0"), "whose scale and shift are kept"), (("--freeze", "[everything]"), "freeze must be a list made of embedding"),
     (("--lora", "true", "--lora_rank", "0"), "lora_rank must be at least 1"), (("--force_mh_ft_lr", "false"), "lr and ema_decay that you give are always used"),
     (("--initial_potential", "x.mace"), "exclude each other"),
 ])

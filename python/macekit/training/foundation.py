@@ -18,11 +18,14 @@ def open_potential(core, path, dtype):
         raise BrokenFile(f"{path}: no such file.")
     if path.endswith(".mace"):
         return core.Model.load(path, dtype)
-    from macekit.mace_torch import convert_to_potential
+    from macekit.mace_torch import ConversionError, convert_to_potential
 
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, "foundation.mace")
-        convert_to_potential(path).save(target)
+        try:
+            convert_to_potential(path).save(target)
+        except ConversionError as error:
+            raise BrokenFile(str(error)) from error
         return core.Model.load(target, dtype)
 
 
