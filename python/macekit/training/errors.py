@@ -36,7 +36,10 @@ def _append(columns, what, values, reference, kind):
 
 
 def summarise(collected):
-    """{config_type: errors} with the heads, if there are some, and `all` last, in meV and Angstrom, percent for the relative force error; None without labels."""
+    """{config_type: errors} with the heads, if there are some, and `all` last.
+
+    In meV and Angstrom, percent for the relative force error; None without labels.
+    """
     kinds = sorted(set(collected["energy_type"]) | set(collected["forces_type"]))
     heads = sorted({kind.partition(": ")[0] for kind in kinds if ": " in kind})
     result = {}
