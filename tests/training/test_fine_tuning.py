@@ -31,7 +31,8 @@ def pretrained(core, tmp_path_factory):
     for kind in ("Si", "Mo"):
         ase.io.write(folder / f"{kind}.extxyz", [morse(kind, k) for k in range(24)], format="extxyz")
         ase.io.write(folder / f"{kind}_test.extxyz", [morse(kind, k) for k in range(100, 108)], format="extxyz")
-    (folder / "old.yaml").write_text(f"name: old\nwork_dir: {folder}\ntrain_file: {folder}/Si.extxyz\nmax_num_epochs: 20\n{MODEL}{COMMON}")
+    text = f"name: old\nwork_dir: {folder}\ntrain_file: {folder}/Si.extxyz\nmax_num_epochs: 60\n{MODEL}{COMMON}"
+    (folder / "old.yaml").write_text(text.replace("lr: 0.01", "lr: 0.02"))
     assert run([str(folder / "old.yaml")]) == 0
     return folder
 
@@ -54,8 +55,8 @@ def test_replay_forgets_less(core, pretrained, tmp_path, capsys):
         summaries[name] = json.loads((tmp_path / name / "new.errors.json").read_text())
     naive, replay = (summaries[n]["old data"] for n in ("naive", "replay"))
     assert naive["before"] == replay["before"]
-    assert naive["after"]["forces_rmse"] > 2 * naive["before"]["forces_rmse"]  # it forgets
-    assert replay["after"]["forces_rmse"] < 0.5 * naive["after"]["forces_rmse"]  # and less with the replay
+    assert naive["after"]["forces_rmse"] > 4 * naive["before"]["forces_rmse"]  # it forgets
+    assert replay["after"]["forces_rmse"] < 0.3 * naive["after"]["forces_rmse"]  # and less with the replay
     for s in summaries.values():  # and the new task is learnt in both
         assert s["test"]["all"]["forces_rmse"] < 0.5 * 1000 * np.sqrt(np.mean([(morse("Mo", k).arrays["REF_forces"] ** 2).mean() for k in range(100, 108)]))
     assert "replay   none: what the foundation model knows" in texts["naive"]
@@ -82,7 +83,8 @@ def test_replay_is_chosen(core, pretrained, tmp_path, capsys):
 
     for way in ("random", "fps"):
         (tmp_path / way).mkdir()
-        assert fine_tune(pretrained, tmp_path / way, "--pt_train_file", pretrained / "Si.extxyz", "--num_samples_pt", "10", "--subselect_pt", way, "--dry_run") == 0
+        options = ("--pt_train_file", pretrained / "Si.extxyz", "--num_samples_pt", "10", "--subselect_pt", way, "--dry_run")
+        assert fine_tune(pretrained, tmp_path / way, *options) == 0
         text = capsys.readouterr().out
         assert "pt_head: 8 frames of old data" in text and "dry run: nothing was trained." in text
         assert not (tmp_path / way / "new.log.jsonl").exists()
@@ -102,7 +104,14 @@ def test_farthest_points():
 
 
 def test_pseudolabels_are_the_foundation_models(core, pretrained, tmp_path, capsys):
-    assert fine_tune(pretrained, tmp_path, "--pt_train_file", pretrained / "Si.extxyz", "--pseudolabel_replay", "--pseudolabel_replay_compute_stress", epochs=0) == 0
+    import ase.io
+
+    frames = [morse("Si", k) for k in range(10)]
+    for atoms in frames:
+        atoms.info, atoms.arrays = {}, {k: v for k, v in atoms.arrays.items() if k != "REF_forces"}
+    ase.io.write(tmp_path / "bare.extxyz", frames, format="extxyz")
+    options = ("--pt_train_file", tmp_path / "bare.extxyz", "--pseudolabel_replay", "--pseudolabel_replay_compute_stress")
+    assert fine_tune(pretrained, tmp_path, *options, epochs=0) == 0
     summary = json.loads((tmp_path / "new.errors.json").read_text())
     assert summary["train"]["pt_head"]["forces_rmse"] < 1e-6 and summary["train"]["pt_head"]["energy_rmse"] < 1e-6
     assert summary["train"]["pt_head"]["stress_rmse"] < 1e-6
@@ -127,7 +136,8 @@ def test_freezing_everything_is_refused(core, pretrained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("rule, expected", [
-    ("foundation", "of the foundation model"), ("estimated", "estimated from the foundation model's errors"), ("auto", "estimated from the foundation model's errors"),
+    ("foundation", "of the foundation model"), ("estimated", "estimated from the foundation model's errors"),
+    ("auto", "estimated from the foundation model's errors"),
     ("{Si: -3.5, Mo: -1.5}", "given"), ("average", "least squares"),
 ])
 def test_new_atomic_energies(core, pretrained, tmp_path, capsys, rule, expected):
@@ -167,9 +177,11 @@ def test_fewer_elements_give_the_same_energies(core, pretrained, tmp_path, capsy
 @pytest.mark.parametrize("options, sentence", [
     (("--train_file", "water.extxyz"), "does not know H, O; it knows Si, Mo. Elements cannot be added"),
     (("--foundation_head", "pbe"), "has no head pbe; it has Default"), (("--multiheads_finetuning", "true"), "macekit downloads none. Give pt_train_file"),
-    (("--num_channels", "32"), "num_channels is given together with foundation_model"), (("--weight_pt_head", "2"), "weight_pt_head belongs to a replay, and there is none"),
+    (("--num_channels", "32"), "num_channels is given together with foundation_model"),
+    (("--weight_pt_head", "2"), "weight_pt_head belongs to a replay, and there is none"),
     (("--foundation_model", "medium"), "medium is no file; macekit downloads nothing"), (("--foundation_model", "no.mace"), "no.mace: no such file"),
-    (("--std", "2.0"), "whose scale and shift are kept"), (("--freeze", "[everything]"), "freeze must be a list made of embedding"),
+    (("--foundation_model", "water.extxyz"), "water.extxyz"), (("--std", "2.0"), "whose scale and shift are kept"),
+    (("--freeze", "[everything]"), "freeze must be a list made of embedding"),
     (("--lora", "true", "--lora_rank", "0"), "lora_rank must be at least 1"), (("--force_mh_ft_lr", "false"), "lr and ema_decay that you give are always used"),
     (("--initial_potential", "x.mace"), "exclude each other"),
 ])
@@ -227,7 +239,8 @@ def test_low_rank_gradient(core):
 @pytest.mark.parametrize("what", ["lora", "freeze", "schedulefree"])
 def test_restart_is_bit_equal(core, tmp_path, dtype, what):
     settings = {"batch_size": 2, "max_num_epochs": 4, "lr": 0.01, "seed": 5, "name": "w"}
-    settings |= {"freeze": {"freeze": ["embedding", "products"], "lr_factors": {"readouts": 0.5}}, "schedulefree": {"optimizer": "schedulefree", "ema": False}}.get(what, {})
+    settings |= {"freeze": {"freeze": ["embedding", "products"], "lr_factors": {"readouts": 0.5}},
+                 "schedulefree": {"optimizer": "schedulefree", "ema": False}}.get(what, {})
 
     def make(folder, epochs):
         model, data = small(core, dtype, 2 if what == "lora" else 0)
@@ -258,7 +271,7 @@ def test_fine_tuning_a_mace_torch_model(core, shared, tmp_path, capsys):
     from macekit.training.run import run
 
     folder = shared / "reference" / "trajectories" / "acac_energy_forces"
-    (tmp_path / "c.yaml").write_text(f"name: n\nwork_dir: {tmp_path}\ntrain_file: {folder}/structures.extxyz\nfoundation_model: {folder}/mace-torch.initial.model\n"
-                                     f"E0s: foundation\nmax_num_epochs: 0\n{COMMON}")
+    (tmp_path / "c.yaml").write_text(f"name: n\nwork_dir: {tmp_path}\ntrain_file: {folder}/structures.extxyz\n"
+                                     f"foundation_model: {folder}/mace-torch.initial.model\nE0s: foundation\nmax_num_epochs: 0\n{COMMON}")
     assert run([str(tmp_path / "c.yaml")]) == 0
     assert "elements H C O (all)" in capsys.readouterr().out

@@ -11,6 +11,11 @@ from training_support import small_hyperparameters, water
 VARIANTS = {
     "residual": {}, "agnostic": {"interaction_first": "RealAgnosticInteractionBlock", "interaction": "RealAgnosticInteractionBlock"},
     "one layer": {"num_interactions": 1}, "no scale": {"model": "MACE"},
+    "density": {"interaction_first": "RealAgnosticDensityInteractionBlock", "interaction": "RealAgnosticDensityResidualInteractionBlock"},
+    "non-linear": {"interaction_first": "RealAgnosticResidualNonLinearInteractionBlock", "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
+                   "readout": "NonLinearBiasReadoutBlock"},
+    "attention": {"interaction": "RealAgnosticAttResidualInteractionBlock"}, "shared products": {"use_agnostic_product": True},
+    "last read-out": {"use_last_readout_only": True},
 }
 
 

@@ -48,7 +48,8 @@ def expected(name, frames, energy, forces, stress, virials):
         counts["virials"] += 9
         if "energy" in f:
             x = (f["energy"] - energy[k]) / n
-            sums["energy"] += {"huber": w * wE * huber(x, delta), "universal": w * huber(wE * x, delta), "l1l2energyforces": w * wE * abs(x)}.get(name, w * wE * x**2)
+            sums["energy"] += {"huber": w * wE * huber(x, delta), "universal": w * huber(wE * x, delta),
+                               "l1l2energyforces": w * wE * abs(x)}.get(name, w * wE * x**2)
         if "forces" in f:
             x = f["forces"] - F
             size = wF * np.linalg.norm(f["forces"], axis=1, keepdims=True)
@@ -111,9 +112,9 @@ def test_a_frame_of_weight_zero_teaches_nothing(core, name):
 def test_stage_two_keeps_the_kind_of_loss(core):
     """mace-torch's huber turns into weighted in stage two and loses its stress."""
     model, data, frames = make(core)
-    trainer = core.Trainer(model, data, data, json.dumps({"loss": "huber", "start_stage_two": 0, "max_num_epochs": 1, "batch_size": 4, "stage_two_lr": 1e-30,
-                                                          "shuffle": False, "ema": False} | {f"stage_two_{k}": v for k, v in WEIGHTS.items() if k != "huber_delta"}
-                                                         | {"huber_delta": WEIGHTS["huber_delta"]}))
+    settings = {"loss": "huber", "start_stage_two": 0, "max_num_epochs": 1, "batch_size": 4, "stage_two_lr": 1e-30, "shuffle": False, "ema": False}
+    settings |= {("" if k == "huber_delta" else "stage_two_") + k: v for k, v in WEIGHTS.items()}
+    trainer = core.Trainer(model, data, data, json.dumps(settings))
     losses = []
     trainer.fit(lambda r: losses.append(r["loss"]) if r["kind"] == "step" else None)
     assert losses == pytest.approx([expected("huber", frames, *core.predict(model, data))], rel=1e-12)

@@ -21,7 +21,12 @@ def rows():
 def yaml_file(tmp_path):
     (tmp_path / "c.yaml").write_text("name: w\ntrain_file: a.extxyz\nfoundation_model: f.mace\npt_train_file: b.extxyz\n")
     (tmp_path / "new.yaml").write_text("name: w\ntrain_file: a.extxyz\n")
-    return lambda name: str(tmp_path / ("new.yaml" if config.KEYS[name].group == "Model" or name in ("E0s",) else "c.yaml")) if name in config.KEYS else str(tmp_path / "new.yaml")
+
+    def path(name):
+        alone = name not in config.KEYS or config.KEYS[name].group == "Model" or name == "E0s"
+        return str(tmp_path / ("new.yaml" if alone else "c.yaml"))
+
+    return path
 
 
 def test_the_page_has_the_table_of_the_code():

@@ -46,7 +46,9 @@ def configuration(folder, changes, **more):
     keys = {"name": "v", "work_dir": str(folder / "out"), "train_file": str(folder / "train.extxyz"), "valid_fraction": "0.25", "r_max": "3.5", "num_channels": "4",
             "max_L": "1", "max_ell": "1", "correlation": "2", "num_interactions": "2", "radial_MLP": "[6]", "MLP_irreps": "4x0e", "num_radial_basis": "4",
             "batch_size": "3", "max_num_epochs": "1", "restart": "no", "plot": "false", "loss": "stress"} | changes | more
-    return [part for key, value in keys.items() for part in (f"--{key}", "{" + ", ".join(value.strip().split("\n")) + "}" if key == "embedding_specs" else value)]
+    if "embedding_specs" in keys:
+        keys["embedding_specs"] = "{" + ", ".join(SPECS.strip().split("\n")) + "}"
+    return [part for key, value in keys.items() for part in (f"--{key}", value)]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -77,8 +77,8 @@ GROUPS = {
         Key("atomic_numbers", "list", None, "elements of a new potential, more than the data have: [14, 42]"),
         Key("config_type_weights", "mapping", {}, "weight in the loss of frames of a config_type: {Default: 1.0}"),
         Key("E0s", "energies", "auto", "energies of isolated atoms (eV): {H: -13.6, O: -430.1}, a .json file with that, `isolated` (single-atom frames "
-            "of config_type IsolatedAtom), `average` (least squares), `auto` (isolated where there are such frames, least squares for the rest); when fine-tuning also "
-            "`foundation` (as they are) and `estimated` (foundation plus least squares of what the foundation model gets wrong; then `auto` fits this)"),
+            "of config_type IsolatedAtom), `average` (least squares), `auto` (isolated where there are such frames, least squares for the rest); "
+            "when fine-tuning also `foundation` (as they are) and `estimated` (foundation plus least squares of what the foundation model gets wrong; then `auto` fits this)"),
         Key("keep_isolated_atoms", "bool", False, "also train on the IsolatedAtom frames"),
     ],
     "Model": [
@@ -408,7 +408,8 @@ def _check_heads(config, place):
             own[name] = _convert(KEYS.get(name, Key("weight", "float", 1.0, "", minimum=0)), own[name], f"{place('heads')}, head {head}")
         own.setdefault("weight", 1.0)
         if not own.get("valid_file") and not 0 < own.get("valid_fraction", 0.5) < 1:
-            raise ConfigError(f"{place('heads')}: valid_fraction of head {head} must lie between 0 and 1 when it has no valid_file, got {own['valid_fraction']}.")
+            raise ConfigError(f"{place('heads')}: valid_fraction of head {head} must lie between 0 and 1 when it has no valid_file, "
+                              f"got {own['valid_fraction']}.")
         if not own.get("train_file"):
             raise ConfigError(f"{place('heads')}: head {head} has no train_file.")
     if config["train_file"]:
@@ -490,7 +491,8 @@ def _check(config, places, given, path):
         if config["start_stage_two"] is None:
             config["start_stage_two"] = max(1, config["max_num_epochs"] // 4 * 3)
         if config["start_stage_two"] >= config["max_num_epochs"]:
-            raise ConfigError(f"{place('start_stage_two')}: start_stage_two = {config['start_stage_two']} is not before max_num_epochs = {config['max_num_epochs']}.")
+            raise ConfigError(f"{place('start_stage_two')}: start_stage_two = {config['start_stage_two']} is not before "
+                              f"max_num_epochs = {config['max_num_epochs']}.")
     width = config["MLP_irreps"].removesuffix("x0e")
     if not width.isdigit() or int(width) < 1:
         raise ConfigError(f"{place('MLP_irreps')}: MLP_irreps must be of the form 16x0e, got {config['MLP_irreps']}.")
@@ -503,7 +505,8 @@ def _check(config, places, given, path):
 def _check_fine_tuning(config, place, given):
     foundation = config["foundation_model"]
     if not foundation:
-        for name in [k.name for k in GROUPS["Fine-tuning"] if k.name not in ("freeze", "foundation_model", "lora", "lora_rank", "lora_alpha", "multiheads_finetuning")]:
+        without = ("freeze", "foundation_model", "lora", "lora_rank", "lora_alpha", "multiheads_finetuning")
+        for name in [k.name for k in GROUPS["Fine-tuning"] if k.name not in without]:
             if name in given and config[name] != KEYS[name].default:
                 raise ConfigError(f"{place(name)}: {name} needs a foundation_model to start from.")
         if config["lora"] and not config["initial_potential"]:
@@ -511,7 +514,8 @@ def _check_fine_tuning(config, place, given):
         config["multiheads_finetuning"] = False
         return
     if "/" not in foundation and "." not in foundation:
-        raise ConfigError(f"{place('foundation_model')}: foundation_model = {foundation} is no file; macekit downloads nothing. Give the path of a .mace or .model file.")
+        raise ConfigError(f"{place('foundation_model')}: foundation_model = {foundation} is no file; macekit downloads nothing. "
+                          "Give the path of a .mace or .model file.")
     if config["initial_potential"]:
         raise ConfigError(f"{place('initial_potential')}: initial_potential and foundation_model exclude each other. Remove one of the two.")
     for key in GROUPS["Model"]:
@@ -526,7 +530,8 @@ def _check_fine_tuning(config, place, given):
     if not config["multiheads_finetuning"]:
         for name in ("pt_train_file", "pt_valid_file", "pseudolabel_replay", "weight_pt_head", "num_samples_pt", "subselect_pt", "filter_type_pt"):
             if name in given and config[name] != KEYS[name].default:
-                raise ConfigError(f"{place(name)}: {name} belongs to a replay, and there is none. Remove it, or set multiheads_finetuning: true with a pt_train_file.")
+                raise ConfigError(f"{place(name)}: {name} belongs to a replay, and there is none. Remove it, "
+                                  "or set multiheads_finetuning: true with a pt_train_file.")
         return
     for name, value in (("lr", 1e-4), ("ema_decay", 0.99999)):  # mace_run_train's values; they are printed in the plan
         if name not in given:
@@ -587,7 +592,7 @@ def help_text():
             default = "required" if key.default is REQUIRED else "" if key.default is None else f"default {json.dumps(key.default)}"
             choices = "one of " + ", ".join(key.choices) if key.choices else ""
             text = "; ".join(part for part in (key.help, choices, default) if part)
-            lines += textwrap.wrap(text, 100, initial_indent=f"  {key.name:26}", subsequent_indent=" " * 28)
+            lines += textwrap.wrap(text, 100, initial_indent=f"  {key.name:25} ", subsequent_indent=" " * 28)
     return "\n".join(lines)
 
 

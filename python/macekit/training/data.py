@@ -34,7 +34,8 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0):
         frame["head"], frame["weights"][0] = head, frame["weights"][0] * weight
         unused_stress += dropped
         frames.append(frame)
-    _check_keys(path, atoms_list, frames, config)
+    if not config.get("unlabelled"):
+        _check_keys(path, atoms_list, frames, config)
     if unused_stress:
         problems.append(f"{path}: {unused_stress} frames have a stress or virials but no periodic direction; these are not used.")
     return frames
@@ -190,7 +191,7 @@ def heads_of(config):
     heads = [Head(name or nameless, dict(config) | {k: v for k, v in own.items() if k != "weight"}, factor * own["weight"]) for name, own in named.items()]
     if config["multiheads_finetuning"]:
         old = {"train_file": config["pt_train_file"], "valid_file": config["pt_valid_file"], "test_file": None, "E0s": "foundation", "mean": None, "std": None,
-               "config_type_weights": {}, "keep_isolated_atoms": False}
+               "config_type_weights": {}, "keep_isolated_atoms": False, "unlabelled": config["pseudolabel_replay"]}
         heads.insert(0, Head(PT_HEAD, dict(config) | old, config["weight_pt_head"], old=True))
     return heads
 

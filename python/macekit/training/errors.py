@@ -36,7 +36,10 @@ def _append(columns, what, values, reference, kind):
 
 
 def summarise(collected):
-    """{config_type: errors} with the heads, if there are some, and `all` last, in meV and Angstrom, percent for the relative force error; None without labels."""
+    """{config_type: errors} with the heads, if there are some, and `all` last.
+
+    In meV and Angstrom, percent for the relative force error; None without labels.
+    """
     kinds = sorted(set(collected["energy_type"]) | set(collected["forces_type"]))
     heads = sorted({kind.partition(": ")[0] for kind in kinds if ": " in kind})
     result = {}
@@ -70,8 +73,8 @@ def table(summaries, measure="rmse"):
 
     result = rich.table.Table(title=measure.upper(), box=rich.box.SIMPLE_HEAD)
     with_stress, with_virials = (any(e[f"{what}_rmse"] is not None for s in summaries.values() for e in s.values()) for what in ("stress", "virials"))
-    for name in ("set", "config_type"):
-        result.add_column(name)
+    result.add_column("set", no_wrap=True)
+    result.add_column("config_type")
     for name in ("E meV/atom", "F meV/A", "relative F %") + (("stress meV/A^3",) if with_stress else ()) + (("virials meV/atom",) if with_virials else ()):
         result.add_column(name, justify="right", no_wrap=True)
     for set_name, summary in summaries.items():

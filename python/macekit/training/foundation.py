@@ -18,11 +18,14 @@ def open_potential(core, path, dtype):
         raise BrokenFile(f"{path}: no such file.")
     if path.endswith(".mace"):
         return core.Model.load(path, dtype)
-    from macekit.convert_mace_torch import convert_to_potential
+    from macekit.mace_torch import ConversionError, convert_to_potential
 
     with tempfile.TemporaryDirectory() as folder:
         target = os.path.join(folder, "foundation.mace")
-        convert_to_potential(path).save(target)
+        try:
+            convert_to_potential(path).save(target)
+        except ConversionError as error:
+            raise BrokenFile(str(error)) from error
         return core.Model.load(target, dtype)
 
 
@@ -45,8 +48,8 @@ def choose_elements(model, config, wanted):
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         names = ", ".join(chemical_symbols[z] for z in unknown)
-        raise ConfigError(f"{config['foundation_model']} does not know {names}; it knows {', '.join(chemical_symbols[z] for z in known)}. Elements cannot be added "
-                          "to a potential: remove these structures, or train a new potential (atomic_numbers names further elements from the start).")
+        raise ConfigError(f"{config['foundation_model']} does not know {names}; it knows {', '.join(chemical_symbols[z] for z in known)}. "
+                          "Elements cannot be added to a potential: remove these structures, or train a new potential (atomic_numbers names further elements from the start).")
     return known if config["foundation_model_elements"] else sorted(wanted)
 
 
@@ -54,10 +57,12 @@ def replay_chooser(core, model, config, new_elements):
     """The function that selects the replay's frames from all old ones."""
     def choose(frames):
         wanted = set(new_elements)
-        tests = {"none": lambda has: True, "combinations": lambda has: has <= wanted, "exclusive": lambda has: has == wanted, "inclusive": lambda has: has >= wanted}
+        tests = {"none": lambda has: True, "combinations": lambda has: has <= wanted, "exclusive": lambda has: has == wanted,
+                 "inclusive": lambda has: has >= wanted}
         allowed = [f for f in frames if tests[config["filter_type_pt"]]({int(z) for z in f["atomic_numbers"]})]
         if not allowed:
-            raise ConfigError(f"{config['pt_train_file']}: filter_type_pt = {config['filter_type_pt']} leaves none of {len(frames)} frames; choose another filter.")
+            raise ConfigError(f"{config['pt_train_file']}: filter_type_pt = {config['filter_type_pt']} leaves none of {len(frames)} frames; "
+                              "choose another filter.")
         count = config["num_samples_pt"]
         if count >= len(allowed):
             return allowed
@@ -81,10 +86,12 @@ def features(model, frames):
     hyper = json.loads(model.hyperparameters)
     rows = []
     for frame in frames:
-        structure = (frame["atomic_numbers"], frame["positions"], frame["cell"], frame["pbc"], hyper["heads"][0])
+        inputs = {name: np.asarray(values) for name, values in frame["inputs"].items()}
+        structure = (frame["atomic_numbers"], frame["positions"], frame["cell"], frame["pbc"], hyper["heads"][0], inputs)
         invariant = evaluator.compute([structure], False, True)["node_features"][:, :hyper["num_channels"]]
         numbers = np.asarray(frame["atomic_numbers"])
-        rows.append(np.concatenate([invariant[numbers == z].mean(axis=0) if (numbers == z).any() else np.zeros(invariant.shape[1]) for z in hyper["atomic_numbers"]]))
+        means = [invariant[numbers == z].mean(axis=0) if (numbers == z).any() else np.zeros(invariant.shape[1]) for z in hyper["atomic_numbers"]]
+        rows.append(np.concatenate(means))
     return np.array(rows)
 
 
@@ -108,6 +115,7 @@ def repeats(config, heads):
 def pseudolabel(core, model, dataset, frames, config):
     """Replaces the labels of `frames`, the frames of `dataset`, by the model's."""
     energy, forces, _, _ = core.predict(model, dataset, config["valid_batch_size"])
+    hyper = json.loads(model.hyperparameters)
     row = 0
     for k, frame in enumerate(frames):
         size = len(frame["atomic_numbers"])
@@ -115,7 +123,7 @@ def pseudolabel(core, model, dataset, frames, config):
         frame["stress"] = frame["virials"] = None
         row += size
         if config["pseudolabel_replay_compute_stress"] and any(frame["pbc"]):
-            one = data.make_dataset(core, [frame | {"stress": np.zeros((3, 3))}], json.loads(model.hyperparameters)["atomic_numbers"], json.loads(model.hyperparameters)["r_max"])
+            one = data.make_dataset(core, [frame | {"head": 0, "stress": np.zeros((3, 3))}], hyper["atomic_numbers"], hyper["r_max"])
             frame["stress"] = core.predict(model, one, 1)[2][0]
 
 
@@ -138,14 +146,16 @@ def plan(config, model, heads, origins, elements, total_elements, times):
     for name, head, origin in zip(hyper["heads"], heads, origins):
         role = "old data (replay)" if head.old else "new data" if config["foundation_model"] else "data"
         visits = f", each visited {times} times an epoch" if times > 1 and not head.old else ""
-        lines.append(f"head     {name}: {len(head.sets['train'])} frames of {role} from {head.settings['train_file']}, weight {head.weight:g}{visits}; E0 {origin}")
+        lines.append(f"head     {name}: {len(head.sets['train'])} frames of {role} from {head.settings['train_file']}, weight {head.weight:g}{visits}; "
+                     f"E0 {origin}")
     if config["foundation_model"] and not config["multiheads_finetuning"]:
         lines.append("replay   none: what the foundation model knows beyond these data may be lost"
                      + ("" if config["pt_test_file"] else "; pt_test_file would show how much"))
     groups, frozen = model.groups(), config["freeze"] or []
     trained = [g for g in groups if g not in frozen]
     what = f"low-rank additions of rank {config['lora_rank']}, alpha {config['lora_alpha']:g}, to" if config["lora"] else "weights of"
-    lines.append(f"trained  {sum(groups[g] for g in trained)} {what} {', '.join(trained)}; frozen: {', '.join(frozen) or ('all weights themselves' if config['lora'] else 'none')}")
+    rest = ", ".join(frozen) or ("all weights themselves" if config["lora"] else "none")
+    lines.append(f"trained  {sum(groups[g] for g in trained)} {what} {', '.join(trained)}; frozen: {rest}")
     lines.append(f"steps    {config['optimizer']}, lr {config['lr']:g}, loss {config['loss']}, "
                  + (f"average of decay {config['ema_decay']:g}" if config["ema"] else "no exponential average"))
     return lines

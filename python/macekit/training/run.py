@@ -186,7 +186,8 @@ def _head_names(heads, before, config):
             return known
         wanted = [head.name for head in heads]
         if sorted(map(str, wanted)) != sorted(known):
-            raise ConfigError(f"heads: {config['initial_potential']} has the heads {', '.join(known)}; give exactly these under heads, or use foundation_model.")
+            raise ConfigError(f"heads: {config['initial_potential']} has the heads {', '.join(known)}; "
+                              "give exactly these under heads, or use foundation_model.")
         heads.sort(key=lambda head: known.index(head.name))
         for index, head in enumerate(heads):
             for frames in head.sets.values():
@@ -271,7 +272,8 @@ def _make_model(core, config, heads, names, train_set, elements, before, screen)
         pairs = ", ".join(f"{chemical_symbols[z]} {e:.4f}" for z, e in zip(elements, constants["atomic_energies"][index * n:(index + 1) * n]))
         screen.say(f"E0 (eV)  {prefix}{pairs} ({origin})")
         if constants["scale"]:
-            screen.say(f"{prefix}scale {constants['scale'][index]:.5g}, shift {constants['shift'][index]:.5g}, neighbours per atom {hyper['avg_num_neighbors']:.4g}")
+            screen.say(f"{prefix}scale {constants['scale'][index]:.5g}, shift {constants['shift'][index]:.5g}, "
+                       f"neighbours per atom {hyper['avg_num_neighbors']:.4g}")
     screen.say(f"model  {hyper['num_interactions']} layers, {hyper['num_channels']} channels, L = {hyper['max_L']}, correlation {hyper['correlation']}, "
                f"r_max {hyper['r_max']} A, {model.num_parameters} weights in {config['default_dtype']}")
     return model, {"hyperparameters": hyper, "constants": constants, "num_parameters": model.num_parameters}, origins

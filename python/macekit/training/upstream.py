@@ -67,7 +67,8 @@ ONLY = {
     "foundation_filter_elements": ((True,), "use filter_type_pt for replay data and foundation_model_elements for the potential"),
     "force_mh_ft_lr": ((True,), "lr and ema_decay that you give are always used; leave it out"),
     "disallow_random_padding_pt": ((True,), "replay data are never padded with frames that the filter rejected"),
-    "dipole_key": (("dipole",), DIPOLE), "polarizability_key": (("polarizability",), DIPOLE), "charges_key": (("REF_charges",), "no loss of macekit has charges"),
+    "dipole_key": (("dipole",), DIPOLE), "polarizability_key": (("polarizability",), DIPOLE),
+    "charges_key": (("REF_charges",), "no loss of macekit has charges"),
     "head_key": (("head",), "the head of a frame is that of its file; give each head a train_file"),
     "dipole_weight": ((1.0,), DIPOLE), "swa_dipole_weight": ((1.0,), DIPOLE), "stage_two_dipole_weight": ((1.0,), DIPOLE),
     "polarizability_weight": ((1.0,), DIPOLE), "swa_polarizability_weight": ((1.0,), DIPOLE), "stage_two_polarizability_weight": ((1.0,), DIPOLE),
@@ -78,7 +79,8 @@ ONLY = {
     "save_all_checkpoints": ((False,), "the last two checkpoints and the best of each stage are kept"),
     "restart_latest": ((False, True), ""),
     "enable_cueq": ((False,), FAST), "only_cueq": ((False,), FAST), "enable_oeq": ((False,), FAST),
-    "wandb": ((False,), WANDB), "wandb_dir": ((None,), WANDB), "wandb_project": (("", None), WANDB), "wandb_entity": (("", None), WANDB), "wandb_name": (("", None), WANDB),
+    "wandb": ((False,), WANDB), "wandb_dir": ((None,), WANDB), "wandb_project": (("", None), WANDB),
+    "wandb_entity": (("", None), WANDB), "wandb_name": (("", None), WANDB),
 }
 # name: why it has no effect
 NO_EFFECT = {
