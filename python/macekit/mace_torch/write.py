@@ -61,6 +61,16 @@ def _add(container, name, data):
     container.writestr(info, data)
 
 
+def in_order(tensors):
+    """The same tensors with the non-zeros of U in the order of their indices, as a dense U gives them back."""
+    result = dict(tensors)
+    for name in [n for n in tensors if ".U_matrix_" in n and n.endswith(".index")]:
+        value = name[: -len("index")] + "value"
+        order = np.lexsort(tensors[name].T[::-1])
+        result[name], result[value] = tensors[name][order], tensors[value][order]
+    return result
+
+
 def dense(hp, tensors):
     """The tensors under the names of mace-torch's state dict, U no longer sparse."""
     result, components = {}, (hp["max_ell"] + 1) ** 2
