@@ -6,8 +6,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from macekit import _core
 from macekit.mace_torch import write
 
@@ -33,11 +31,11 @@ def main():
         potential.save(str(folder / "mace" / name))
         write.write_model(potential, folder / "model" / name)
         (folder / "model" / name).write_bytes(b"\x00" + (folder / "model" / name).read_bytes())
-    for path in map(Path, sys.argv[2:]):
+    for k, path in enumerate(map(Path, sys.argv[2:])):
         with zipfile.ZipFile(path) as container:
             pickle = next(n for n in container.namelist() if n.endswith("/data.pkl"))
-            (folder / "model" / path.name).write_bytes(b"\x01" + container.read(pickle))
-    print(f"{len(np.atleast_1d(list((folder / 'mace').iterdir())))} and {len(list((folder / 'model').iterdir()))} seeds")
+            (folder / "model" / path.name).write_bytes(bytes([k + 1]) + container.read(pickle))
+    print(f"{len(list((folder / 'mace').iterdir()))} and {len(list((folder / 'model').iterdir()))} seeds")
 
 
 main()

@@ -253,6 +253,17 @@ def test_macekits_own_potential_reaches_mace_torch(tiny_potential, tmp_path, cap
 
 # ---- verification ----
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_command_converts_both_ways(files, tmp_path, capsys, name):
+    first, model, second = (str(tmp_path / n) for n in ("first.mace", "back.model", "second.mace"))
+    assert main(["convert", str(files / f"{name}.model"), "-o", first]) == 0, capsys.readouterr().err
+    assert main(["convert", first, "-o", model]) == 0 and main(["convert", model, "-o", second]) == 0
+    one, two = _core.Potential.load(first), _core.Potential.load(second)
+    assert one.hyperparameters_json == two.hyperparameters_json
+    assert all(np.array_equal(t, two.tensors[n]) for n, t in one.tensors.items())
+    assert main(["show", second]) == 0 and main(["show", second, "--check"]) == 0, capsys.readouterr().err
+
+
 def labelled(potential, path, shift=0.0, prefix="MACE_"):
     frames = verify.probes(json.loads(potential.hyperparameters_json))
     for a, r in zip(frames, verify.run_probes(potential, frames)):

@@ -84,7 +84,11 @@ def convert(path, heads=None):
     """
     if not Path(path).is_file():
         raise OSError(f"{path}: no such file")
-    archive = Archive(path)
+    return convert_archive(path, Archive(path), heads)
+
+
+def convert_archive(path, archive, heads=None):
+    """`convert` of an opened container."""
     try:
         extra = archive.extra()
         if extra is not None:
