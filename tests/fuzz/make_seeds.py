@@ -10,11 +10,22 @@ from macekit import _core
 from macekit.mace_torch import write
 
 VARIANTS = {
-    "plain": {}, "layers": dict(num_interactions=3, max_L=1), "density": dict(interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True),
-    "nonlinear": dict(interaction_first="RealAgnosticResidualNonLinearInteractionBlock", interaction="RealAgnosticResidualNonLinearInteractionBlock",
-                      readout="NonLinearBiasReadoutBlock", apply_cutoff=False, edge_channels=1, edge_max_L=0),
-    "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock", use_last_readout_only=True), "gaussian": dict(radial_type="gaussian", distance_transform="Soft", heads=["a", "b"]),
-    "charge": dict(embeddings=[{"name": "total_charge", "type": "categorical", "per": "graph", "emb_dim": 2, "num_classes": 3, "offset": 1}], use_embedding_readout=True),
+    "plain": {},
+    "layers": dict(num_interactions=3, max_L=1),
+    "density": dict(interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True),
+    "nonlinear": dict(
+        interaction_first="RealAgnosticResidualNonLinearInteractionBlock",
+        interaction="RealAgnosticResidualNonLinearInteractionBlock",
+        readout="NonLinearBiasReadoutBlock",
+        apply_cutoff=False,
+        edge_channels=1,
+        edge_max_L=0,
+    ),
+    "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock", use_last_readout_only=True),
+    "gaussian": dict(radial_type="gaussian", distance_transform="Soft", heads=["a", "b"]),
+    "charge": dict(
+        embeddings=[{"name": "total_charge", "type": "categorical", "per": "graph", "emb_dim": 2, "num_classes": 3, "offset": 1}], use_embedding_readout=True
+    ),
 }
 
 

@@ -17,11 +17,41 @@ from macekit.mace_torch import convert, convert_to_potential, verify, write
 
 SUPPORT = Path(__file__).parents[1] / "support"
 BROKEN_ON_PURPOSE = {
-    "bad_correlations": "different correlations", "bad_pseudoscalars": "0o", "bad_hole": "4x0e\\+4x2e", "bad_unequal": "4x0e\\+2x1o", "bad_axial": "4x1e",
-    "bad_dead_hole": "dead features between live ones", "dipoles": "a dipole model", "energy_dipoles": "energies and dipoles",
+    "bad_correlations": "different correlations",
+    "bad_pseudoscalars": "0o",
+    "bad_hole": "4x0e\\+4x2e",
+    "bad_unequal": "4x0e\\+2x1o",
+    "bad_axial": "4x1e",
+    "bad_dead_hole": "dead features between live ones",
+    "dipoles": "a dipole model",
+    "energy_dipoles": "energies and dipoles",
 }
-CASES = ["residual", "agnostic", "density", "attention", "mixed", "nonlinear", "edges", "gaussian", "chebyshev", "tanh", "abs", "ungated", "so3", "dead", "dead_agnostic",
-         "dead_nonlinear", "dead_attention", "correlation_1", "correlation_4", "kept", "float32", "last_only", "old", "old_gate"]
+CASES = [
+    "residual",
+    "agnostic",
+    "density",
+    "attention",
+    "mixed",
+    "nonlinear",
+    "edges",
+    "gaussian",
+    "chebyshev",
+    "tanh",
+    "abs",
+    "ungated",
+    "so3",
+    "dead",
+    "dead_agnostic",
+    "dead_nonlinear",
+    "dead_attention",
+    "correlation_1",
+    "correlation_4",
+    "kept",
+    "float32",
+    "last_only",
+    "old",
+    "old_gate",
+]
 DEAD = [name for name in CASES if name.startswith("dead")]
 
 
@@ -30,8 +60,12 @@ def peer(script, *arguments):
     python = os.environ.get("MACEKIT_PEER_PYTHON")
     if not python:
         pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
-    done = subprocess.run([python, str(SUPPORT / script), *map(str, arguments)], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": os.environ.get("MACEKIT_PEER_PYTHONPATH", ""), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
+    done = subprocess.run(
+        [python, str(SUPPORT / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.environ.get("MACEKIT_PEER_PYTHONPATH", ""), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
 
@@ -62,6 +96,7 @@ class _nothing:
 
 # ---- reading ----
 
+
 @pytest.mark.parametrize("name", CASES)
 def test_hyperparameters_are_the_constructors(files, name):
     hp, _, metadata = quiet(files / f"{name}.model")
@@ -69,10 +104,32 @@ def test_hyperparameters_are_the_constructors(files, name):
     live = made["hidden_irreps"].replace("+4x1o", "") if name in DEAD else made["hidden_irreps"]
     T, made["r_max"] = made["num_interactions"], float(np.dtype(made["dtype"]).type(made["r_max"]))
     expected = {"model": made["cls"], "num_interactions": T, "num_channels": int(live.split("x")[0]), "max_L": live.count("+") if T > 1 else 0}
-    for key in ("atomic_numbers", "r_max", "num_bessel", "num_polynomial_cutoff", "max_ell", "interaction_first", "interaction", "correlation", "radial_MLP", "avg_num_neighbors", "heads"):
+    for key in (
+        "atomic_numbers",
+        "r_max",
+        "num_bessel",
+        "num_polynomial_cutoff",
+        "max_ell",
+        "interaction_first",
+        "interaction",
+        "correlation",
+        "radial_MLP",
+        "avg_num_neighbors",
+        "heads",
+    ):
         expected[key] = made[key]
-    for key, default in {"radial_type": None, "gate": None, "distance_transform": "None", "pair_repulsion": False, "apply_cutoff": True, "use_so3": False, "use_agnostic_product": False,
-                         "use_last_readout_only": False, "use_edge_irreps_first": False, "use_embedding_readout": False}.items():
+    for key, default in {
+        "radial_type": None,
+        "gate": None,
+        "distance_transform": "None",
+        "pair_repulsion": False,
+        "apply_cutoff": True,
+        "use_so3": False,
+        "use_agnostic_product": False,
+        "use_last_readout_only": False,
+        "use_edge_irreps_first": False,
+        "use_embedding_readout": False,
+    }.items():
         expected[key] = made.get(key, default)
     expected["keep_last_layer_irreps"] = name == "kept"
     expected["edge_channels"] = int(made["edge_irreps"].split("x")[0]) if "edge_irreps" in made else 0
@@ -186,12 +243,17 @@ def test_a_model_saved_on_a_gpu(files, tmp_path):
     same(convert(path), convert(files / "residual.model"))
 
 
-@pytest.mark.parametrize("old, new, part", [
-    (b"RealAgnosticResidualInteractionBlock", b"RealAgnosticDipoleInterestingBlocks_", "interaction block is RealAgnosticDipole"),
-    (b"ScaleShiftMACE", b"AnotherModelXY", "AnotherModelXY"), (b"BesselBasis", b"SplineBasis", "radial basis is SplineBasis"),
-    (b"NonLinearReadoutBlock", b"QuadraticReadoutBlock", "read-out is QuadraticReadoutBlock"), (b"ctorch.nn.functional\nsilu", b"ctorch.nn.functional\nmish", "activation is mish"),
-    (b"linear_up", b"linear_us", "linear_u"),
-])
+@pytest.mark.parametrize(
+    "old, new, part",
+    [
+        (b"RealAgnosticResidualInteractionBlock", b"RealAgnosticDipoleInterestingBlocks_", "interaction block is RealAgnosticDipole"),
+        (b"ScaleShiftMACE", b"AnotherModelXY", "AnotherModelXY"),
+        (b"BesselBasis", b"SplineBasis", "radial basis is SplineBasis"),
+        (b"NonLinearReadoutBlock", b"QuadraticReadoutBlock", "read-out is QuadraticReadoutBlock"),
+        (b"ctorch.nn.functional\nsilu", b"ctorch.nn.functional\nmish", "activation is mish"),
+        (b"linear_up", b"linear_us", "linear_u"),
+    ],
+)
 def test_unknown_parts_are_named(files, tmp_path, old, new, part):
     with pytest.raises(ValueError, match=part):
         convert_to_potential(edited(files / "residual.model", tmp_path / "x.model", old, new))
@@ -205,6 +267,7 @@ def test_normalisation_of_paths_is_checked(files, tmp_path):
 
 
 # ---- writing ----
+
 
 @pytest.fixture(scope="session")
 def written(files, tmp_path_factory):
@@ -252,6 +315,7 @@ def test_macekits_own_potential_reaches_mace_torch(tiny_potential, tmp_path, cap
 
 
 # ---- verification ----
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_converts_both_ways(files, tmp_path, capsys, name):

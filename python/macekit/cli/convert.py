@@ -74,8 +74,10 @@ def _convert(args, to_mace, temporary):
     potential = _core.Potential.from_tensors(json.dumps(hp), tensors, json.dumps(metadata))
     hp = json.loads(potential.hyperparameters_json)
     single = metadata.get("dtype", "float64") == "float32"
-    print(f"{args.input}: {hp['model']}, {len(hp['atomic_numbers'])} elements, {hp['num_channels']} channels, L = {hp['max_L']}, heads {', '.join(hp['heads'])}, "
-          f"weights in {metadata.get('dtype', 'float64')}")
+    print(
+        f"{args.input}: {hp['model']}, {len(hp['atomic_numbers'])} elements, {hp['num_channels']} channels, L = {hp['max_L']}, heads {', '.join(hp['heads'])}, "
+        f"weights in {metadata.get('dtype', 'float64')}"
+    )
     if to_mace:
         error = verify.basis_error(hp, tensors)
         if error is not None:

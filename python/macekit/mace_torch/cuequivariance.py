@@ -78,7 +78,9 @@ def read_polynomial(block, num_weights):
     try:
         operations = block.attribute("etp").attribute("polynomial").attribute("operations")
     except AttributeError:
-        raise ConversionError("the file does not list the terms of its products (an unknown version of cuEquivariance); convert it with mace_cueq_to_e3nn first") from None
+        raise ConversionError(
+            "the file does not list the terms of its products (an unknown version of cuEquivariance); convert it with mace_cueq_to_e3nn first"
+        ) from None
     found = {}
     for _, product in operations:
         for path in product.attribute("paths"):
@@ -114,8 +116,18 @@ def full_basis(components, max_L, correlation, so3):
         return None
     max_ell = math.isqrt(components) - 1
     hp = json.loads(_core.default_hyperparameters())
-    hp.update(atomic_numbers=[1], max_ell=max_ell, max_L=max_L, correlation=correlation, use_so3=so3, use_reduced_cg=False, num_channels=1, num_interactions=2,
-              radial_MLP=[1], MLP_width=1)
+    hp.update(
+        atomic_numbers=[1],
+        max_ell=max_ell,
+        max_L=max_L,
+        correlation=correlation,
+        use_so3=so3,
+        use_reduced_cg=False,
+        num_channels=1,
+        num_interactions=2,
+        radial_MLP=[1],
+        MLP_width=1,
+    )
     try:
         tensors = _core.initial_tensors(json.dumps(hp), [0.0], 0)
     except ValueError:
