@@ -6,17 +6,26 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from macekit import _core
 from macekit.mace_torch import write
 
 VARIANTS = {
-    "plain": {}, "layers": dict(num_interactions=3, max_L=1), "density": dict(interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True),
-    "nonlinear": dict(interaction_first="RealAgnosticResidualNonLinearInteractionBlock", interaction="RealAgnosticResidualNonLinearInteractionBlock",
-                      readout="NonLinearBiasReadoutBlock", apply_cutoff=False, edge_channels=1, edge_max_L=0),
-    "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock", use_last_readout_only=True), "gaussian": dict(radial_type="gaussian", distance_transform="Soft", heads=["a", "b"]),
-    "charge": dict(embeddings=[{"name": "total_charge", "type": "categorical", "per": "graph", "emb_dim": 2, "num_classes": 3, "offset": 1}], use_embedding_readout=True),
+    "plain": {},
+    "layers": dict(num_interactions=3, max_L=1),
+    "density": dict(interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True),
+    "nonlinear": dict(
+        interaction_first="RealAgnosticResidualNonLinearInteractionBlock",
+        interaction="RealAgnosticResidualNonLinearInteractionBlock",
+        readout="NonLinearBiasReadoutBlock",
+        apply_cutoff=False,
+        edge_channels=1,
+        edge_max_L=0,
+    ),
+    "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock", use_last_readout_only=True),
+    "gaussian": dict(radial_type="gaussian", distance_transform="Soft", heads=["a", "b"]),
+    "charge": dict(
+        embeddings=[{"name": "total_charge", "type": "categorical", "per": "graph", "emb_dim": 2, "num_classes": 3, "offset": 1}], use_embedding_readout=True
+    ),
 }
 
 
@@ -33,11 +42,11 @@ def main():
         potential.save(str(folder / "mace" / name))
         write.write_model(potential, folder / "model" / name)
         (folder / "model" / name).write_bytes(b"\x00" + (folder / "model" / name).read_bytes())
-    for path in map(Path, sys.argv[2:]):
+    for k, path in enumerate(map(Path, sys.argv[2:])):
         with zipfile.ZipFile(path) as container:
             pickle = next(n for n in container.namelist() if n.endswith("/data.pkl"))
-            (folder / "model" / path.name).write_bytes(b"\x01" + container.read(pickle))
-    print(f"{len(np.atleast_1d(list((folder / 'mace').iterdir())))} and {len(list((folder / 'model').iterdir()))} seeds")
+            (folder / "model" / path.name).write_bytes(bytes([k + 1]) + container.read(pickle))
+    print(f"{len(list((folder / 'mace').iterdir()))} and {len(list((folder / 'model').iterdir()))} seeds")
 
 
 main()

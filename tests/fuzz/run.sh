@@ -14,5 +14,5 @@ if [ "$kind" = mace ]; then
     -I. tests/fuzz/fuzz_mace.cpp potentials/{potential,tensors,hyperparameters,architecture,model}.cpp kernels/tables/*.cpp -o "$work/fuzz_mace"
   "$work/fuzz_mace" -max_len=200000 -dict="$here/mace.dict" "${options[@]}" "$work/corpus-mace" "$work/seeds/mace"
 else
-  python "$here/fuzz_model.py" -max_len=600000 -dict="$here/model.dict" "${options[@]}" "$work/corpus-model" "$work/seeds/model"
+  FUZZ_MODELS=$(IFS=:; echo "$*") python "$here/fuzz_model.py" -max_len=600000 -dict="$here/model.dict" "${options[@]}" "$work/corpus-model" "$work/seeds/model"
 fi

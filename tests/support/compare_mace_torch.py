@@ -24,7 +24,12 @@ def batch_for(model):
         atoms.info["head"] = heads[k % len(heads)]
         frames.append(atoms)
     keys, table = data.KeySpecification(info_keys={"head": "head"}, arrays_keys={}), tools.AtomicNumberTable(numbers)
-    items = [data.AtomicData.from_config(data.config_from_atoms(a, key_specification=keys, head_name=a.info["head"]), z_table=table, cutoff=float(model.r_max), heads=heads) for a in frames]
+    items = [
+        data.AtomicData.from_config(
+            data.config_from_atoms(a, key_specification=keys, head_name=a.info["head"]), z_table=table, cutoff=float(model.r_max), heads=heads
+        )
+        for a in frames
+    ]
     batch = next(iter(torch_geometric.dataloader.DataLoader(dataset=items, batch_size=9))).to_dict()
     batch["total_charge"] = torch.tensor([1.0, -1.0, 0.0])
     batch["field"] = torch.tensor(rng.normal(size=(len(batch["batch"]), 3)))
@@ -44,11 +49,21 @@ def compare(old, new):
     rebuilt = None
     if config:
         config["hidden_irreps"], rebuilt = config["hidden_irreps"], sorted(config)
-    return {"untouched": untouched, "differences": {k: float((one[k] - two[k]).detach().abs().max()) for k in ("energy", "forces", "stress")},
-            "forces": float(one["forces"].detach().abs().max()), "same_keys": list(first) == list(second),
-            "changed": [k for k in first if k in second and (first[k].numel() != second[k].numel() or not torch.allclose(first[k].reshape(-1), second[k].reshape(-1), rtol=0, atol=1e-14))],
-            "grad": [n for (n, p), (_, q) in zip(a.named_parameters(), b.named_parameters()) if p.requires_grad != q.requires_grad],
-            "dtype": str(b.r_max.dtype), "double": str(b.double().r_max.dtype), "config": rebuilt}
+    return {
+        "untouched": untouched,
+        "differences": {k: float((one[k] - two[k]).detach().abs().max()) for k in ("energy", "forces", "stress")},
+        "forces": float(one["forces"].detach().abs().max()),
+        "same_keys": list(first) == list(second),
+        "changed": [
+            k
+            for k in first
+            if k in second and (first[k].numel() != second[k].numel() or not torch.allclose(first[k].reshape(-1), second[k].reshape(-1), rtol=0, atol=1e-14))
+        ],
+        "grad": [n for (n, p), (_, q) in zip(a.named_parameters(), b.named_parameters()) if p.requires_grad != q.requires_grad],
+        "dtype": str(b.r_max.dtype),
+        "double": str(b.double().r_max.dtype),
+        "config": rebuilt,
+    }
 
 
 torch.set_num_threads(1)

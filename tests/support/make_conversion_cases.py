@@ -20,26 +20,63 @@ from mace import modules  # noqa: E402
 from mace.calculators import LAMMPS_MACE  # noqa: E402
 
 torch.set_num_threads(1)
-BLOCKS = {"R": "RealAgnosticResidualInteractionBlock", "A": "RealAgnosticInteractionBlock", "DR": "RealAgnosticDensityResidualInteractionBlock",
-          "D": "RealAgnosticDensityInteractionBlock", "NL": "RealAgnosticResidualNonLinearInteractionBlock", "AT": "RealAgnosticAttResidualInteractionBlock"}
-CHARGE = {"total_charge": dict(type="categorical", per="graph", num_classes=9, emb_dim=6, offset=4), "field": dict(type="continuous", per="node", in_dim=3, emb_dim=5)}
+BLOCKS = {
+    "R": "RealAgnosticResidualInteractionBlock",
+    "A": "RealAgnosticInteractionBlock",
+    "DR": "RealAgnosticDensityResidualInteractionBlock",
+    "D": "RealAgnosticDensityInteractionBlock",
+    "NL": "RealAgnosticResidualNonLinearInteractionBlock",
+    "AT": "RealAgnosticAttResidualInteractionBlock",
+}
+CHARGE = {
+    "total_charge": dict(type="categorical", per="graph", num_classes=9, emb_dim=6, offset=4),
+    "field": dict(type="continuous", per="node", in_dim=3, emb_dim=5),
+}
 CASES = {
-    "residual": dict(max_ell=2), "agnostic": dict(first="A", later="A", cls="MACE", heads=["x", "y", "z"]),
+    "residual": dict(max_ell=2),
+    "agnostic": dict(first="A", later="A", cls="MACE", heads=["x", "y", "z"]),
     "density": dict(first="D", later="DR", distance_transform="Agnesi", pair_repulsion=True, num_bessel=5),
-    "attention": dict(first="AT", later="AT"), "mixed": dict(first="D", later="AT", radial_MLP=[12, 7]),
-    "nonlinear": dict(first="NL", later="NL", max_ell=2, hidden_irreps="4x0e+4x1o+4x2e", num_interactions=3, edge_irreps="3x0e+3x1o", use_edge_irreps_first=True,
-                      correlation=2, embedding_specs=CHARGE, use_embedding_readout=True, heads=["a", "b"], apply_cutoff=False, use_agnostic_product=True,
-                      readout_cls="NonLinearBiasReadoutBlock", use_last_readout_only=True),
-    "edges": dict(edge_irreps="4x0e"), "gaussian": dict(radial_type="gaussian", distance_transform="Soft", correlation=2),
+    "attention": dict(first="AT", later="AT"),
+    "mixed": dict(first="D", later="AT", radial_MLP=[12, 7]),
+    "nonlinear": dict(
+        first="NL",
+        later="NL",
+        max_ell=2,
+        hidden_irreps="4x0e+4x1o+4x2e",
+        num_interactions=3,
+        edge_irreps="3x0e+3x1o",
+        use_edge_irreps_first=True,
+        correlation=2,
+        embedding_specs=CHARGE,
+        use_embedding_readout=True,
+        heads=["a", "b"],
+        apply_cutoff=False,
+        use_agnostic_product=True,
+        readout_cls="NonLinearBiasReadoutBlock",
+        use_last_readout_only=True,
+    ),
+    "edges": dict(edge_irreps="4x0e"),
+    "gaussian": dict(radial_type="gaussian", distance_transform="Soft", correlation=2),
     "chebyshev": dict(radial_type="chebyshev", num_interactions=1, edge_irreps="3x0e+3x1o", use_edge_irreps_first=True),
-    "tanh": dict(gate="tanh"), "abs": dict(gate="abs"), "ungated": dict(gate="None"), "so3": dict(use_so3=True, hidden_irreps="4x0e+4x1e"),
-    "dead": dict(use_so3=True, hidden_irreps="4x0e+4x1o", num_interactions=3), "dead_agnostic": dict(first="A", later="A", use_so3=True, hidden_irreps="4x0e+4x1o"),
+    "tanh": dict(gate="tanh"),
+    "abs": dict(gate="abs"),
+    "ungated": dict(gate="None"),
+    "so3": dict(use_so3=True, hidden_irreps="4x0e+4x1e"),
+    "dead": dict(use_so3=True, hidden_irreps="4x0e+4x1o", num_interactions=3),
+    "dead_agnostic": dict(first="A", later="A", use_so3=True, hidden_irreps="4x0e+4x1o"),
     "dead_nonlinear": dict(first="NL", later="NL", use_so3=True, hidden_irreps="4x0e+4x1o", keep_last_layer_irreps=True),
     "dead_attention": dict(first="AT", later="AT", use_so3=True, hidden_irreps="4x0e+4x1o"),
-    "correlation_1": dict(correlation=1), "correlation_4": dict(correlation=4, hidden_irreps="2x0e+2x1o"), "kept": dict(keep_last_layer_irreps=True),
-    "float32": dict(dtype="float32"), "last_only": dict(use_last_readout_only=True, num_interactions=3),
-    "bad_correlations": dict(correlation=[2, 3]), "bad_pseudoscalars": dict(hidden_irreps="4x0o+4x0e+4x1o"), "bad_hole": dict(max_ell=2, hidden_irreps="4x0e+4x2e"),
-    "bad_unequal": dict(hidden_irreps="4x0e+2x1o"), "bad_axial": dict(hidden_irreps="4x0e+4x1o+4x1e"), "bad_dead_hole": dict(use_so3=True, max_ell=2, hidden_irreps="4x0e+4x1o+4x2e"),
+    "correlation_1": dict(correlation=1),
+    "correlation_4": dict(correlation=4, hidden_irreps="2x0e+2x1o"),
+    "kept": dict(keep_last_layer_irreps=True),
+    "float32": dict(dtype="float32"),
+    "last_only": dict(use_last_readout_only=True, num_interactions=3),
+    "bad_correlations": dict(correlation=[2, 3]),
+    "bad_pseudoscalars": dict(hidden_irreps="4x0o+4x0e+4x1o"),
+    "bad_hole": dict(max_ell=2, hidden_irreps="4x0e+4x2e"),
+    "bad_unequal": dict(hidden_irreps="4x0e+2x1o"),
+    "bad_axial": dict(hidden_irreps="4x0e+4x1o+4x1e"),
+    "bad_dead_hole": dict(use_so3=True, max_ell=2, hidden_irreps="4x0e+4x1o+4x2e"),
 }
 
 
@@ -47,11 +84,31 @@ def build(seed, first="R", later="R", cls="ScaleShiftMACE", heads=("Default",), 
     torch.set_default_dtype(getattr(torch, dtype))
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    options = dict(r_max=4.6, num_bessel=8, num_polynomial_cutoff=6, max_ell=1, num_interactions=2, hidden_irreps="4x0e+4x1o", MLP_irreps="8x0e", avg_num_neighbors=7.9,
-                   atomic_numbers=[1, 8, 14], correlation=3, radial_type="bessel", radial_MLP=[10, 9], heads=list(heads), use_reduced_cg=False)
+    options = dict(
+        r_max=4.6,
+        num_bessel=8,
+        num_polynomial_cutoff=6,
+        max_ell=1,
+        num_interactions=2,
+        hidden_irreps="4x0e+4x1o",
+        MLP_irreps="8x0e",
+        avg_num_neighbors=7.9,
+        atomic_numbers=[1, 8, 14],
+        correlation=3,
+        radial_type="bessel",
+        radial_MLP=[10, 9],
+        heads=list(heads),
+        use_reduced_cg=False,
+    )
     options.update(changes)
-    arguments = dict(options, interaction_cls=modules.interaction_classes[BLOCKS[later]], interaction_cls_first=modules.interaction_classes[BLOCKS[first]],
-                     num_elements=3, gate=modules.gate_dict[gate], atomic_energies=rng.normal(-50, 20, (len(heads), 3)))
+    arguments = dict(
+        options,
+        interaction_cls=modules.interaction_classes[BLOCKS[later]],
+        interaction_cls_first=modules.interaction_classes[BLOCKS[first]],
+        num_elements=3,
+        gate=modules.gate_dict[gate],
+        atomic_energies=rng.normal(-50, 20, (len(heads), 3)),
+    )
     for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
         if name in options:
             arguments[name] = o3.Irreps(options[name])
@@ -70,7 +127,17 @@ def build(seed, first="R", later="R", cls="ScaleShiftMACE", heads=("Default",), 
 
 def age(model):
     """What files of earlier mace-torch versions lack."""
-    for name in ("heads", "apply_cutoff", "use_reduced_cg", "use_so3", "use_agnostic_product", "use_last_readout_only", "use_edge_irreps_first", "lammps_mliap", "edge_irreps"):
+    for name in (
+        "heads",
+        "apply_cutoff",
+        "use_reduced_cg",
+        "use_so3",
+        "use_agnostic_product",
+        "use_last_readout_only",
+        "use_edge_irreps_first",
+        "lammps_mliap",
+        "edge_irreps",
+    ):
         delattr(model, name)
     del model.radial_embedding.apply_cutoff
     model.radial_embedding.cutoff_fn.p = model.radial_embedding.cutoff_fn.p.double()
@@ -128,7 +195,9 @@ def main():
     model, options = build(2, first="NL", later="NL")
     for block in model.interactions:
         new = block.equivariant_nonlin
-        block.equivariant_nonlin = e3nn.nn.Gate(new.irreps_scalars, [torch.nn.functional.silu], new.irreps_gates, [torch.sigmoid] * len(new.irreps_gates), new.irreps_gated)
+        block.equivariant_nonlin = e3nn.nn.Gate(
+            new.irreps_scalars, [torch.nn.functional.silu], new.irreps_gates, [torch.sigmoid] * len(new.irreps_gates), new.irreps_gated
+        )
     save(folder, "old_gate", model, options)
     for name in ("agnostic", "tanh", "ungated", "density"):
         model = torch.load(folder / f"{name}.model", weights_only=False)
@@ -141,9 +210,22 @@ def main():
     model, _ = build(4)
     torch.save({"model": model.state_dict(), "optimizer": {}, "lr_scheduler": {}}, folder / "checkpoint.pt")
     torch.save(model.state_dict(), folder / "state.pt")
-    common = dict(r_max=4.6, num_bessel=8, num_polynomial_cutoff=6, max_ell=2, num_interactions=2, num_elements=2, hidden_irreps=o3.Irreps("4x0e+4x1o"),
-                  MLP_irreps=o3.Irreps("8x0e+8x1o"), gate=torch.nn.functional.silu, avg_num_neighbors=7.9, atomic_numbers=[1, 8], correlation=2,
-                  interaction_cls=modules.interaction_classes[BLOCKS["R"]], interaction_cls_first=modules.interaction_classes[BLOCKS["R"]])
+    common = dict(
+        r_max=4.6,
+        num_bessel=8,
+        num_polynomial_cutoff=6,
+        max_ell=2,
+        num_interactions=2,
+        num_elements=2,
+        hidden_irreps=o3.Irreps("4x0e+4x1o"),
+        MLP_irreps=o3.Irreps("8x0e+8x1o"),
+        gate=torch.nn.functional.silu,
+        avg_num_neighbors=7.9,
+        atomic_numbers=[1, 8],
+        correlation=2,
+        interaction_cls=modules.interaction_classes[BLOCKS["R"]],
+        interaction_cls_first=modules.interaction_classes[BLOCKS["R"]],
+    )
     torch.save(modules.AtomicDipolesMACE(**common, atomic_energies=None), folder / "dipoles.model")
     torch.save(modules.EnergyDipolesMACE(**common, atomic_energies=np.zeros(2)), folder / "energy_dipoles.model")
     make_cuequivariance(folder)

@@ -74,8 +74,10 @@ def _convert(args, to_mace, temporary):
     potential = _core.Potential.from_tensors(json.dumps(hp), tensors, json.dumps(metadata))
     hp = json.loads(potential.hyperparameters_json)
     single = metadata.get("dtype", "float64") == "float32"
-    print(f"{args.input}: {hp['model']}, {len(hp['atomic_numbers'])} elements, {hp['num_channels']} channels, L = {hp['max_L']}, heads {', '.join(hp['heads'])}, "
-          f"weights in {metadata.get('dtype', 'float64')}")
+    print(
+        f"{args.input}: {hp['model']}, {len(hp['atomic_numbers'])} elements, {hp['num_channels']} channels, L = {hp['max_L']}, heads {', '.join(hp['heads'])}, "
+        f"weights in {metadata.get('dtype', 'float64')}"
+    )
     if to_mace:
         error = verify.basis_error(hp, tensors)
         if error is not None:
@@ -91,7 +93,7 @@ def _convert(args, to_mace, temporary):
         _require_equal(args.output, hp, tensors, json.loads(written.hyperparameters_json), written.tensors)
     else:
         write.write(temporary, hp, tensors, {k: v for k, v in metadata.items() if k != "probes"})
-        rounded = {k: t.astype("float32").astype("float64") if single and t.dtype.kind == "f" else t for k, t in tensors.items()}
+        rounded = {k: t.astype("float32").astype("float64") if single and t.dtype.kind == "f" else t for k, t in write.in_order(tensors).items()}
         again = convert(temporary)
         _require_equal(args.output, hp, rounded, again[0], again[1])
     print(f"read back: {len(tensors)} tensors and all hyper-parameters are equal")

@@ -36,8 +36,14 @@ def run(argv) -> int:
     e0 = tensors["atomic_energies_fn.atomic_energies"]
     symbols = [_core.element_symbol(z) for z in hp["atomic_numbers"]]
     memory = {p: _memory(potential, hp, p) for p in ("float64", "float32")}
-    facts = {"parameters": int(parameters), "elements": symbols, "bytes_per_atom": memory,
-             "atomic_energies": {h: dict(zip(symbols, map(float, row))) for h, row in zip(hp["heads"], e0)}, "hyperparameters": hp, "metadata": meta}
+    facts = {
+        "parameters": int(parameters),
+        "elements": symbols,
+        "bytes_per_atom": memory,
+        "atomic_energies": {h: dict(zip(symbols, map(float, row))) for h, row in zip(hp["heads"], e0)},
+        "hyperparameters": hp,
+        "metadata": meta,
+    }
     if args.json:
         print(json.dumps(facts, indent=1))
         return 0
@@ -68,10 +74,15 @@ def _architecture(hp):
     parity = (lambda l: "e") if hp["use_so3"] else (lambda l: "eo"[l % 2])
     irreps = " + ".join(f"{hp['num_channels']}x{l}{parity(l)}" for l in range(hp["max_L"] + 1))
     layers = f"{hp['num_interactions']} layer" + "s" * (hp["num_interactions"] > 1)
-    rows = [("model", f"{hp['model']}, {layers}, {irreps}, correlation {hp['correlation']}, l_max {hp['max_ell']}"), ("blocks", f"{hp['interaction_first']}, {hp['interaction']}")]
+    rows = [
+        ("model", f"{hp['model']}, {layers}, {irreps}, correlation {hp['correlation']}, l_max {hp['max_ell']}"),
+        ("blocks", f"{hp['interaction_first']}, {hp['interaction']}"),
+    ]
     envelope = f"envelope power {hp['num_polynomial_cutoff']}" + ("" if hp["apply_cutoff"] else " on the radial weights")
     transform = "" if hp["distance_transform"] == "None" else f" of distances by {hp['distance_transform']}"
-    rows.append(("cut-off", f"{hp['r_max']} A, {hp['num_bessel']} {hp['radial_type'].capitalize()} functions{transform}, {envelope}, radial MLP {hp['radial_MLP']}"))
+    rows.append(
+        ("cut-off", f"{hp['r_max']} A, {hp['num_bessel']} {hp['radial_type'].capitalize()} functions{transform}, {envelope}, radial MLP {hp['radial_MLP']}")
+    )
     rows.append(("neighbours", f"{hp['avg_num_neighbors']:.4g} on average in training"))
     if hp["num_interactions"] > 1:
         rows.append(("read-out", f"{hp['readout']}, width {hp['MLP_width']}, {hp['gate']}"))
@@ -81,8 +92,15 @@ def _architecture(hp):
     for e in hp["embeddings"]:
         what = f"{e['num_classes']} classes from {-e['offset']}" if e["type"] == "categorical" else f"{e['in_dim']} numbers"
         rows.append(("input", f"{e['name']} of each {'structure' if e['per'] == 'graph' else 'atom'}: {what}"))
-    flags = {"pair_repulsion": "ZBL pair repulsion", "use_so3": "SO(3) only", "use_agnostic_product": "product shared by elements", "use_last_readout_only": "last read-out only",
-             "keep_last_layer_irreps": "last layer keeps its irreps", "use_embedding_readout": "read-out of the inputs", "use_reduced_cg": "reduced product basis"}
+    flags = {
+        "pair_repulsion": "ZBL pair repulsion",
+        "use_so3": "SO(3) only",
+        "use_agnostic_product": "product shared by elements",
+        "use_last_readout_only": "last read-out only",
+        "keep_last_layer_irreps": "last layer keeps its irreps",
+        "use_embedding_readout": "read-out of the inputs",
+        "use_reduced_cg": "reduced product basis",
+    }
     if any(hp[flag] for flag in flags):
         rows.append(("options", ", ".join(text for flag, text in flags.items() if hp[flag])))
     return rows

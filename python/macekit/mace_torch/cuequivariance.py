@@ -78,7 +78,9 @@ def read_polynomial(block, num_weights):
     try:
         operations = block.attribute("etp").attribute("polynomial").attribute("operations")
     except AttributeError:
-        raise ConversionError("the file does not list the terms of its products (an unknown version of cuEquivariance); convert it with mace_cueq_to_e3nn first") from None
+        raise ConversionError(
+            "the file does not list the terms of its products (an unknown version of cuEquivariance); convert it with mace_cueq_to_e3nn first"
+        ) from None
     found = {}
     for _, product in operations:
         for path in product.attribute("paths"):
@@ -106,14 +108,26 @@ def read_polynomial(block, num_weights):
 
 def full_basis(components, max_L, correlation, so3):
     """macekit's own {(l, order): U} in mace-torch's full basis, or None where the extension module is not built or does not reach."""
+    if so3:
+        return None  # macekit builds new bases for O(3) only
     try:
         from macekit import _core
     except ImportError:
         return None
     max_ell = math.isqrt(components) - 1
     hp = json.loads(_core.default_hyperparameters())
-    hp.update(atomic_numbers=[1], max_ell=max_ell, max_L=max_L, correlation=correlation, use_so3=so3, use_reduced_cg=False, num_channels=1, num_interactions=2,
-              radial_MLP=[1], MLP_width=1)
+    hp.update(
+        atomic_numbers=[1],
+        max_ell=max_ell,
+        max_L=max_L,
+        correlation=correlation,
+        use_so3=so3,
+        use_reduced_cg=False,
+        num_channels=1,
+        num_interactions=2,
+        radial_MLP=[1],
+        MLP_width=1,
+    )
     try:
         tensors = _core.initial_tensors(json.dumps(hp), [0.0], 0)
     except ValueError:

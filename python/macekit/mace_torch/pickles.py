@@ -71,15 +71,25 @@ class Record:
 # ---- what the file may name ----
 
 STORAGES = {
-    "DoubleStorage": np.dtype("<f8"), "FloatStorage": np.dtype("<f4"), "HalfStorage": np.dtype("<f2"), "BFloat16Storage": np.dtype("<u2"),
-    "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4"), "ShortStorage": np.dtype("<i2"), "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"), "BoolStorage": np.dtype("?"),
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype("<u2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
 }
-_INERT = re.compile(r"(e3nn|mace|torch\.nn|torch\.fx|torch\.jit|cuequivariance\w*|openequivariance|lammps\.mliap|__torch__)\.[\w.]+"
-                    r"|torch\.(float64|float32|float16|bfloat16|int64|int32|int16|uint8|bool|abs|tanh|sigmoid|relu|strided|contiguous_format"
-                    r"|device|Size|set_default_dtype|get_default_dtype)|torch\.functional\.\w+|torch\.serialization\._get_layout|torch\._C\._nn\.\w+|torch\._C\._VariableFunctions(Class)?"
-                    r"|builtins\.slice|__builtin__\.slice|functools\.partial|operator\.attrgetter|numpy\.(_?core\.multiarray\._reconstruct|ndarray|dtype)"
-                    r"|torch\.random\.(get|set)_rng_state|types\.MethodType|_operator\.attrgetter|copyreg\._reconstructor|__builtin__\.object|builtins\.object")
+_INERT = re.compile(
+    r"(e3nn|mace|torch\.nn|torch\.fx|torch\.jit|cuequivariance\w*|openequivariance|lammps\.mliap|__torch__)\.[\w.]+"
+    r"|torch\.(float64|float32|float16|bfloat16|int64|int32|int16|uint8|bool|abs|tanh|sigmoid|relu|strided|contiguous_format"
+    r"|device|Size|set_default_dtype|get_default_dtype)|torch\.functional\.\w+|torch\.serialization\._get_layout|torch\._C\._nn\.\w+"
+    r"|torch\._C\._VariableFunctions(Class)?"
+    r"|builtins\.slice|__builtin__\.slice|functools\.partial|operator\.attrgetter|numpy\.(_?core\.multiarray\._reconstruct|ndarray|dtype)"
+    r"|torch\.random\.(get|set)_rng_state|types\.MethodType|_operator\.attrgetter|copyreg\._reconstructor|__builtin__\.object|builtins\.object"
+)
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
@@ -156,13 +166,22 @@ def _key(value):
 
 
 _REBUILD = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor, "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _tensor_argument, "torch._utils._rebuild_parameter_with_state": _tensor_argument,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _tensor_argument,
+    "torch._utils._rebuild_parameter_with_state": _tensor_argument,
     "torch._tensor._rebuild_from_type_v2": lambda function, kind, args, *_: _reduce(function, args),
-    "collections.OrderedDict": _table, "builtins.dict": _table, "builtins.set": _set, "__builtin__.set": _set,
-    "builtins.tuple": lambda items=(): tuple(_sequence(items)), "builtins.list": lambda items=(): list(_sequence(items)),
-    "_codecs.encode": _encode, "__builtin__.getattr": _method, "builtins.getattr": _method,
-    "numpy.core.multiarray.scalar": _numpy_scalar, "numpy._core.multiarray.scalar": _numpy_scalar,
+    "collections.OrderedDict": _table,
+    "builtins.dict": _table,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
+    "builtins.tuple": lambda items=(): tuple(_sequence(items)),
+    "builtins.list": lambda items=(): list(_sequence(items)),
+    "_codecs.encode": _encode,
+    "__builtin__.getattr": _method,
+    "builtins.getattr": _method,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
     # how TorchScript writes lists and tables of one type
     **{f"torch.jit._pickle.build_{kind}list": lambda items: list(_sequence(items)) for kind in ("int", "double", "bool", "tensor")},
     "torch.jit._pickle.restore_type_tag": lambda value, *_: value,
@@ -187,6 +206,7 @@ def _reduce(function, args):
 
 
 # ---- the machine ----
+
 
 class _Mark:
     pass
@@ -386,8 +406,15 @@ class Interpreter:
             raise ConversionError("the pickle appends to something that is no list")
 
     def persistent(self, pid):
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], Name) and pid[1].name.startswith("torch.")
-                and isinstance(pid[2], str) and isinstance(pid[4], int)):
+        if not (
+            isinstance(pid, tuple)
+            and len(pid) >= 5
+            and pid[0] == "storage"
+            and isinstance(pid[1], Name)
+            and pid[1].name.startswith("torch.")
+            and isinstance(pid[2], str)
+            and isinstance(pid[4], int)
+        ):
             raise ConversionError("the pickle refers to an unknown kind of storage")
         dtype = STORAGES.get(pid[1].name[6:])
         if dtype is None:

@@ -16,16 +16,26 @@ from . import cuequivariance
 from .archive import Archive
 from .pickles import ConversionError, Name, Record
 
-BLOCKS = ("RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock", "RealAgnosticDensityInteractionBlock",
-          "RealAgnosticDensityResidualInteractionBlock", "RealAgnosticAttResidualInteractionBlock", "RealAgnosticResidualNonLinearInteractionBlock")
+BLOCKS = (
+    "RealAgnosticInteractionBlock",
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+    "RealAgnosticAttResidualInteractionBlock",
+    "RealAgnosticResidualNonLinearInteractionBlock",
+)
 READOUTS = ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock")
 BASES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE", "MACEEdgeForcesWrapper")  # around a model, for LAMMPS
 OTHER_MODELS = {
-    "AtomicDipolesMACE": "a dipole model, which has no energy", "AtomicDielectricMACE": "a dipole and polarizability model, which has no energy",
-    "EnergyDipolesMACE": "a model of energies and dipoles", "PolarMACE": "a model with explicit electrostatics", "MACELES": "a model with latent Ewald summation",
-    "BOTNet": "an old BOTNet model", "ScaleShiftBOTNet": "an old BOTNet model",
+    "AtomicDipolesMACE": "a dipole model, which has no energy",
+    "AtomicDielectricMACE": "a dipole and polarizability model, which has no energy",
+    "EnergyDipolesMACE": "a model of energies and dipoles",
+    "PolarMACE": "a model with explicit electrostatics",
+    "MACELES": "a model with latent Ewald summation",
+    "BOTNet": "an old BOTNet model",
+    "ScaleShiftBOTNet": "an old BOTNet model",
 }
 # e3nn's normalisation of activation functions: a seeded estimate, the same in every version
 SILU, SIGMOID, TANH, ABS = 1.6791767923989418, 1.8467055342154763, 1.5937334472592695, 1.001110600838467
@@ -33,8 +43,10 @@ MAX_MODULES = 100_000
 MAX_BLOCKS = 200  # of irreps
 
 # Tensors of a file that follow from the hyper-parameters
-_DERIVED = re.compile(r"(atomic_numbers|r_max|num_interactions|radial_embedding\.bessel_fn\.(r_max|prefactor|n)|radial_embedding\.cutoff_fn\.(p|r_max)"
-                      r"|pair_repulsion_fn\.p|.*\.output_mask|.*\.weights_(\d|max)_zeroed|.*\._w3j_\d_\d_\d|.*\.U_matrix_\d)")
+_DERIVED = re.compile(
+    r"(atomic_numbers|r_max|num_interactions|radial_embedding\.bessel_fn\.(r_max|prefactor|n)|radial_embedding\.cutoff_fn\.(p|r_max)"
+    r"|pair_repulsion_fn\.p|.*\.output_mask|.*\.weights_(\d|max)_zeroed|.*\._w3j_\d_\d_\d|.*\.U_matrix_\d)"
+)
 _FLAT = re.compile(r".*\.(linear\w*|skip_\w+|source_embedding|target_embedding)\.weight")
 
 
@@ -55,8 +67,10 @@ def _model_of(path, archive):
     if isinstance(root, dict):
         keys = ", ".join(str(k)[:40] for k in list(root)[:5])
         if "model" in root or "optimizer" in root or "state_dict" in root:
-            raise ConversionError(f"{path}: a checkpoint (a table of {keys}), not a mace-torch model: it lacks the architecture; "
-                                  "let mace-torch write the .model with mace_run_train --restart_latest and no further epochs")
+            raise ConversionError(
+                f"{path}: a checkpoint (a table of {keys}), not a mace-torch model: it lacks the architecture; "
+                "let mace-torch write the .model with mace_run_train --restart_latest and no further epochs"
+            )
         raise ConversionError(f"{path}: holds a table of {keys or 'nothing'}, not a mace-torch model; give the .model file that mace_run_train saved")
     if not isinstance(root, Record) or not re.match(r"(__torch__\.)?mace\.", root.class_name):
         what = root.class_name if isinstance(root, Record) else type(root).__name__
@@ -84,7 +98,11 @@ def convert(path, heads=None):
     """
     if not Path(path).is_file():
         raise OSError(f"{path}: no such file")
-    archive = Archive(path)
+    return convert_archive(path, Archive(path), heads)
+
+
+def convert_archive(path, archive, heads=None):
+    """`convert` of an opened container."""
     try:
         extra = archive.extra()
         if extra is not None:
@@ -93,7 +111,9 @@ def convert(path, heads=None):
     except ConversionError as error:
         raise ConversionError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise ConversionError(f"{path}: its parts do not fit together ({type(error).__name__}: {str(error)[:200]}); the file is damaged or from an unknown version") from None
+        raise ConversionError(
+            f"{path}: its parts do not fit together ({type(error).__name__}: {str(error)[:200]}); the file is damaged or from an unknown version"
+        ) from None
 
 
 def convert_to_potential(path, heads=None):
@@ -143,6 +163,7 @@ def sparse(name, dense, tolerance=0.0):
 
 
 # ---- irreps ----
+
 
 def irreps(value) -> list[tuple[int, int, int]]:
     """[(multiplicity, l, parity)] of an Irreps record, tuple or text."""
@@ -246,7 +267,9 @@ class _Reader:
         if isinstance(heads, (list, tuple)) and heads != [None]:
             heads = [str(h) for h in heads]
             if self.given_heads and list(self.given_heads) != heads:
-                raise ConversionError(f"{self.path}: --heads gives {', '.join(self.given_heads)}, but the file names its heads {', '.join(heads)}; leave the option out")
+                raise ConversionError(
+                    f"{self.path}: --heads gives {', '.join(self.given_heads)}, but the file names its heads {', '.join(heads)}; leave the option out"
+                )
         elif self.given_heads:
             heads = list(self.given_heads)
         elif num_heads == 1:
@@ -254,10 +277,14 @@ class _Reader:
         else:
             raise ConversionError(f"{self.path}: the file has {num_heads} heads without names; name them in order with --heads a,b,..")
         if len(heads) != num_heads:
-            raise ConversionError(f"{self.path}: {len(heads)} head names for {num_heads} heads" + ("; correct --heads" if self.given_heads else ", the file is damaged"))
+            raise ConversionError(
+                f"{self.path}: {len(heads)} head names for {num_heads} heads" + ("; correct --heads" if self.given_heads else ", the file is damaged")
+            )
         if self.lammps_head is not None and num_heads > 1:
             chosen = heads[int(_number(self.lammps_head))]
-            self.notes.append(f"{Path(self.path).name} was made for LAMMPS with the head {chosen}; all {num_heads} heads are kept, choose one in LAMMPS with the head keyword")
+            self.notes.append(
+                f"{Path(self.path).name} was made for LAMMPS with the head {chosen}; all {num_heads} heads are kept, choose one in LAMMPS with the head keyword"
+            )
         self.hp.update(atomic_numbers=numbers, heads=heads)
 
     def read_radial(self):
@@ -275,18 +302,29 @@ class _Reader:
             if tensor in self.state:
                 self.require(abs(_number(self.state[tensor]) - r_max) <= single * r_max, f"{tensor} differs from the model's cut-off")
         if "radial_embedding.bessel_fn.prefactor" in self.state:
-            self.require(abs(_number(self.state["radial_embedding.bessel_fn.prefactor"]) - math.sqrt(2 / r_max)) <= single, "the Bessel prefactor is not sqrt(2/r_max)")
+            self.require(
+                abs(_number(self.state["radial_embedding.bessel_fn.prefactor"]) - math.sqrt(2 / r_max)) <= single, "the Bessel prefactor is not sqrt(2/r_max)"
+            )
         if BASES[name] == "gaussian" and basis.attribute("coeff") is not None:
             expected = -0.5 * ((num_bessel - 1) / r_max) ** 2
             self.require(abs(basis.attribute("coeff") - expected) <= single * abs(expected), "the width of the gaussian basis is not its spacing")
         if BASES[name] == "chebyshev":
-            self.require(np.array_equal(self.state["radial_embedding.bessel_fn.n"].reshape(-1), np.arange(1, num_bessel + 1)), "the orders of the chebyshev basis are not 1, 2, ..")
+            self.require(
+                np.array_equal(self.state["radial_embedding.bessel_fn.n"].reshape(-1), np.arange(1, num_bessel + 1)),
+                "the orders of the chebyshev basis are not 1, 2, ..",
+            )
         repulsion = self.root.child("pair_repulsion_fn")
         if repulsion is not None:
             self.require(_number(self.state.get("pair_repulsion_fn.p", power)) == power, "the pair repulsion has an envelope of its own")
-        self.hp.update(r_max=r_max, num_bessel=num_bessel, num_polynomial_cutoff=int(power), radial_type=BASES[name],
-                       distance_transform=TRANSFORMS[transform.short_name] if transform else "None", pair_repulsion=repulsion is not None,
-                       apply_cutoff=bool(self.root.attribute("apply_cutoff", radial.attribute("apply_cutoff", True))))
+        self.hp.update(
+            r_max=r_max,
+            num_bessel=num_bessel,
+            num_polynomial_cutoff=int(power),
+            radial_type=BASES[name],
+            distance_transform=TRANSFORMS[transform.short_name] if transform else "None",
+            pair_repulsion=repulsion is not None,
+            apply_cutoff=bool(self.root.attribute("apply_cutoff", radial.attribute("apply_cutoff", True))),
+        )
 
     def read_blocks(self):
         names = [block.short_name for block in self.interactions]
@@ -301,7 +339,9 @@ class _Reader:
         silu, sigmoid, widths = [], [], []
         for t, block in enumerate(self.interactions):
             prefix = f"interactions.{t}.conv_tp_weights."
-            layers = sorted((int(m[1]), n) for n in self.state if (m := re.fullmatch(re.escape(prefix) + r"(?:layer|net\.)(\d+)\.weight", n)) and self.state[n].ndim == 2)
+            layers = sorted(
+                (int(m[1]), n) for n in self.state if (m := re.fullmatch(re.escape(prefix) + r"(?:layer|net\.)(\d+)\.weight", n)) and self.state[n].ndim == 2
+            )
             linear = "NonLinear" in block.short_name
             if "Att" not in block.short_name:
                 widths.append([int(self.state[n].shape[0 if linear else 1]) for _, n in layers[:-1]])
@@ -320,8 +360,14 @@ class _Reader:
         self.require(all(w == widths[0] for w in widths), "the layers have radial networks of different widths")
         for factors_of, expected, name in ((silu, SILU, "silu"), (sigmoid, SIGMOID, "sigmoid")):
             self.require(all(abs(f - expected) < 1e-3 for f in factors_of) and len(set(factors_of)) <= 1, f"the normalisation of {name} is {factors_of}")
-        self.hp.update(interaction_first=names[0], interaction=names[-1], avg_num_neighbors=float(factors[0]), radial_MLP=widths[0], silu_factor=float(silu[0]),
-                       sigmoid_factor=float(sigmoid[0]) if sigmoid else SIGMOID)
+        self.hp.update(
+            interaction_first=names[0],
+            interaction=names[-1],
+            avg_num_neighbors=float(factors[0]),
+            radial_MLP=widths[0],
+            silu_factor=float(silu[0]),
+            sigmoid_factor=float(sigmoid[0]) if sigmoid else SIGMOID,
+        )
 
     def gate_factors(self, gate):
         """Constants of silu and sigmoid, from mace-torch's own gate or from e3nn's."""
@@ -348,7 +394,10 @@ class _Reader:
     def read_irreps(self):
         T, blocks = len(self.interactions), [irreps(b.attribute("hidden_irreps")) for b in self.interactions]
         hidden = irreps(self.interactions[1].attribute("node_feats_irreps")) if T > 1 else blocks[0]
-        self.require(hidden[0][1:] == (0, 1) and all(p == 1 for _, l, p in hidden if l == 0), f"the hidden irreps are {text(hidden)} and do not begin with scalars of one kind (0e)")
+        self.require(
+            hidden[0][1:] == (0, 1) and all(p == 1 for _, l, p in hidden if l == 0),
+            f"the hidden irreps are {text(hidden)} and do not begin with scalars of one kind (0e)",
+        )
         target = irreps(self.interactions[0].attribute("target_irreps"))
         max_ell = len(target) - 1
         channels = hidden[0][0]
@@ -359,10 +408,15 @@ class _Reader:
             later = irreps(block.attribute("target_irreps"))
             self.require(later == target, f"the message irreps of a later layer are {text(later)}")
         live = [block for block in hidden if not so3 or block[2] == 1]
-        self.require(hidden[: len(live)] == live, f"the hidden irreps are {text(hidden)} with dead features between live ones (use_so3 makes odd features zero)")
+        self.require(
+            hidden[: len(live)] == live, f"the hidden irreps are {text(hidden)} with dead features between live ones (use_so3 makes odd features zero)"
+        )
         self.require(live == [(channels, l, sign(l)) for l in range(len(live))], f"the hidden irreps are {text(hidden)}")
         if len(live) < len(hidden):
-            self.notes.append(f"{Path(self.path).name}: with use_so3 the odd features of the hidden irreps {text(hidden)} are always zero; they were left out, which changes no result")
+            self.notes.append(
+                f"{Path(self.path).name}: with use_so3 the odd features of the hidden irreps {text(hidden)} are always zero; they were left out, "
+                "which changes no result"
+            )
         max_L = len(live) - 1
         self.require(max_L <= max_ell, f"max_L = {max_L} is larger than max_ell = {max_ell}")
         keep = T > 1 and len(blocks[-1]) > 1 and max_L > 0
@@ -389,7 +443,9 @@ class _Reader:
             return None
         value = irreps(value)
         live = [e for e in value if not so3 or e[2] == 1]
-        self.require(live == [(live[0][0], l, sign(l)) for l in range(len(live))] and value[: len(live)] == live, f"the edge_irreps of layer {t} are {text(value)}")
+        self.require(
+            live == [(live[0][0], l, sign(l)) for l in range(len(live))] and value[: len(live)] == live, f"the edge_irreps of layer {t} are {text(value)}"
+        )
         return live[0][0], len(live) - 1
 
     def read_products(self):
@@ -411,8 +467,10 @@ class _Reader:
                 first = 0 if k == 0 else 1
                 swapped = axes[:first] + [first + 1, first] + axes[first + 2 :] if correlation > 1 else axes
                 symmetric &= bool(np.abs(highest - highest.transpose(swapped)).max(initial=0) < 1e-6)
-        self.hp.update(use_reduced_cg=bool(self.root.attribute("use_reduced_cg", False)) and symmetric,
-                       use_agnostic_product=bool(self.root.attribute("use_agnostic_product", False)) or species == 1 < len(self.hp["atomic_numbers"]))
+        self.hp.update(
+            use_reduced_cg=bool(self.root.attribute("use_reduced_cg", False)) and symmetric,
+            use_agnostic_product=bool(self.root.attribute("use_agnostic_product", False)) or species == 1 < len(self.hp["atomic_numbers"]),
+        )
 
     def num_contractions(self, t):
         last = t == len(self.products) - 1
@@ -479,8 +537,10 @@ class _Reader:
                 found, expected = self.linear_paths(node, stored)
             else:
                 found, expected = self.product_paths(node, stored)
-            self.require(len(found) == len(expected) and all(f[:-1] == e[:-1] and abs(f[-1] - e[-1]) < 1e-6 for f, e in zip(found, expected)),
-                         f"the paths of {name} are unusual (other normalisation or order)")
+            self.require(
+                len(found) == len(expected) and all(f[:-1] == e[:-1] and abs(f[-1] - e[-1]) < 1e-6 for f, e in zip(found, expected)),
+                f"the paths of {name} are unusual (other normalisation or order)",
+            )
 
     @staticmethod
     def linear_paths(node, stored):
@@ -495,14 +555,24 @@ class _Reader:
         one, two, out = (irreps(node.attribute(n)) for n in ("irreps_in1", "irreps_in2", "irreps_out"))
         found = [(i[0], i[1], i[2], i[3], i[5]) for i in stored]
         if node.short_name == "FullyConnectedTensorProduct":
-            paths = [(a, b, c) for a in range(len(one)) for b in range(len(two)) for c in range(len(out))
-                     if one[a][2] * two[b][2] == out[c][2] and abs(one[a][1] - two[b][1]) <= out[c][1] <= one[a][1] + two[b][1]]
+            paths = [
+                (a, b, c)
+                for a in range(len(one))
+                for b in range(len(two))
+                for c in range(len(out))
+                if one[a][2] * two[b][2] == out[c][2] and abs(one[a][1] - two[b][1]) <= out[c][1] <= one[a][1] + two[b][1]
+            ]
             width = collections.Counter()
             for a, b, c in paths:
                 width[c] += one[a][0] * two[b][0]
             return found, [(a, b, c, "uvw", math.sqrt((2 * out[c][1] + 1) / width[c])) for a, b, c in paths]
-        paths = [(a, b, l) for a in range(len(one)) for b in range(len(two)) for l in range(abs(one[a][1] - two[b][1]), one[a][1] + two[b][1] + 1)
-                 if any(l == m and one[a][2] * two[b][2] == p for _, m, p in out)]
+        paths = [
+            (a, b, l)
+            for a in range(len(one))
+            for b in range(len(two))
+            for l in range(abs(one[a][1] - two[b][1]), one[a][1] + two[b][1] + 1)
+            if any(l == m and one[a][2] * two[b][2] == p for _, m, p in out)
+        ]
         return found, [(a, b, c, "uvu", math.sqrt(2 * l + 1)) for c, (a, b, l) in enumerate(sorted(paths, key=lambda path: path[2]))]
 
     def tensors(self):

@@ -47,8 +47,19 @@ def run_probes(potential, frames):
     for r in results:
         if r.error:
             raise ConversionError(f"the potential cannot be evaluated: {r.error}")
-    return [{"numbers": a.numbers.tolist(), "positions": a.positions.tolist(), "cell": a.cell.array.tolist(), "pbc": a.pbc.tolist(), "head": a.info["head"],
-             "inputs": {e["name"]: (a.info if e["per"] == "graph" else a.arrays)[e["name"]].tolist() for e in embeddings}, "energy": r.energy, "forces": r.forces.tolist()} for a, r in zip(frames, results)]
+    return [
+        {
+            "numbers": a.numbers.tolist(),
+            "positions": a.positions.tolist(),
+            "cell": a.cell.array.tolist(),
+            "pbc": a.pbc.tolist(),
+            "head": a.info["head"],
+            "inputs": {e["name"]: (a.info if e["per"] == "graph" else a.arrays)[e["name"]].tolist() for e in embeddings},
+            "energy": r.energy,
+            "forces": r.forces.tolist(),
+        }
+        for a, r in zip(frames, results)
+    ]
 
 
 def frames_of(records):

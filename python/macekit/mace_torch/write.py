@@ -61,6 +61,16 @@ def _add(container, name, data):
     container.writestr(info, data)
 
 
+def in_order(tensors):
+    """The same tensors with the non-zeros of U in the order of their indices, as a dense U gives them back."""
+    result = dict(tensors)
+    for name in [n for n in tensors if ".U_matrix_" in n and n.endswith(".index")]:
+        value = name[: -len("index")] + "value"
+        order = np.lexsort(tensors[name].T[::-1])
+        result[name], result[value] = tensors[name][order], tensors[value][order]
+    return result
+
+
 def dense(hp, tensors):
     """The tensors under the names of mace-torch's state dict, U no longer sparse."""
     result, components = {}, (hp["max_ell"] + 1) ** 2
@@ -91,6 +101,7 @@ class Storages:
 
 
 # ---- pickle programs ----
+
 
 class Global:
     def __init__(self, name):
@@ -241,15 +252,44 @@ def constructor_arguments(hp, tensors):
     if hp["edge_channels"]:
         edge = irreps(hp["edge_channels"], hp["edge_max_L"] if hp["edge_max_L"] >= 0 else hp["max_L"])
     specs = {e["name"]: {k: v for k, v in e.items() if k != "name"} for e in hp["embeddings"]}
-    arguments = {name: hp[name] for name in ("r_max", "num_bessel", "num_polynomial_cutoff", "max_ell", "num_interactions", "avg_num_neighbors", "atomic_numbers",
-                                             "correlation", "pair_repulsion", "apply_cutoff", "use_reduced_cg", "use_so3", "use_agnostic_product",
-                                             "use_last_readout_only", "use_embedding_readout", "distance_transform", "use_edge_irreps_first", "radial_MLP",
-                                             "radial_type", "heads", "keep_last_layer_irreps")}
+    arguments = {
+        name: hp[name]
+        for name in (
+            "r_max",
+            "num_bessel",
+            "num_polynomial_cutoff",
+            "max_ell",
+            "num_interactions",
+            "avg_num_neighbors",
+            "atomic_numbers",
+            "correlation",
+            "pair_repulsion",
+            "apply_cutoff",
+            "use_reduced_cg",
+            "use_so3",
+            "use_agnostic_product",
+            "use_last_readout_only",
+            "use_embedding_readout",
+            "distance_transform",
+            "use_edge_irreps_first",
+            "radial_MLP",
+            "radial_type",
+            "heads",
+            "keep_last_layer_irreps",
+        )
+    }
     arguments.update(
-        interaction_cls=Global("mace.modules.blocks." + hp["interaction"]), interaction_cls_first=Global("mace.modules.blocks." + hp["interaction_first"]),
-        num_elements=len(hp["atomic_numbers"]), hidden_irreps=irreps(hp["num_channels"], hp["max_L"]), MLP_irreps=irreps(hp["MLP_width"], 0),
-        gate=Global(_GATES[hp["gate"]]) if hp["gate"] != "None" else None, atomic_energies=tensors["atomic_energies_fn.atomic_energies"].tolist(),
-        edge_irreps=edge, embedding_specs=specs or None, readout_cls=Global("mace.modules.blocks." + hp["readout"]))
+        interaction_cls=Global("mace.modules.blocks." + hp["interaction"]),
+        interaction_cls_first=Global("mace.modules.blocks." + hp["interaction_first"]),
+        num_elements=len(hp["atomic_numbers"]),
+        hidden_irreps=irreps(hp["num_channels"], hp["max_L"]),
+        MLP_irreps=irreps(hp["MLP_width"], 0),
+        gate=Global(_GATES[hp["gate"]]) if hp["gate"] != "None" else None,
+        atomic_energies=tensors["atomic_energies_fn.atomic_energies"].tolist(),
+        edge_irreps=edge,
+        embedding_specs=specs or None,
+        readout_cls=Global("mace.modules.blocks." + hp["readout"]),
+    )
     for name in ("r_max", "avg_num_neighbors"):
         arguments[name] = float(arguments[name])
     if hp["model"] == "ScaleShiftMACE":
