@@ -16,6 +16,7 @@ class MACECalculator(Calculator):
     potential: path of a `.mace` file (or a loaded `_core.Potential`).
     precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
     head: name of the head, for potentials with several.
+    device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included. Stress is given where the volume is defined: at least two periodic directions
@@ -27,12 +28,10 @@ class MACECalculator(Calculator):
 
     def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", **kwargs):
         super().__init__(**kwargs)
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"device '{device}' is not available in this build of macekit; use 'cpu' or 'auto'.")
         self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
-        self.precision, self.head = precision, head or ""
+        self.precision, self.head, self.device = precision, head or "", device
         self._potential.head_of(self.head)
-        self._evaluator = _core.Evaluator(self._potential, precision)
+        self._evaluator = _core.Evaluator(self._potential, precision, device)
 
     # The C++ objects cannot be pickled; the tensors they are made of can.
     def __getstate__(self):
@@ -46,7 +45,7 @@ class MACECalculator(Calculator):
         parts = state.pop("_parts")
         self.__dict__.update(state)
         self._potential = _core.Potential.from_tensors(*parts)
-        self._evaluator = _core.Evaluator(self._potential, self.precision)
+        self._evaluator = _core.Evaluator(self._potential, self.precision, self.device)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
