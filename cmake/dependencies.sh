@@ -72,10 +72,14 @@ system() {
 }
 
 unpack_kokkos() {  # FOLDER
-  # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
-  python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
-  echo "$kokkos_sha256  $(ls "$1"/pycompadre-*.tar.gz)" | sha256sum -c
-  tar -xzf "$1"/pycompadre-*.tar.gz -C "$1" --strip-components=1 --wildcards '*/kokkos/*'
+  local archive="$cache/kokkos-$kokkos_version.tar.gz"
+  if ! echo "$kokkos_sha256  $archive" | sha256sum -c 2>/dev/null; then
+    # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
+    python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
+    mv "$1"/pycompadre-*.tar.gz "$archive"
+    echo "$kokkos_sha256  $archive" | sha256sum -c
+  fi
+  tar -xzf "$archive" -C "$1" --strip-components=1 --wildcards '*/kokkos/*'
 }
 build_kokkos() {
   local folder=$1 work; work=$(mktemp -d)
@@ -97,7 +101,7 @@ build_kokkos_cuda() {
       -e 's/cudaMemAdvise(devPtr, count, advice, device)/cudaMemAdvise(devPtr, count, advice, cudaMemLocation{cudaMemLocationTypeDevice, device})/' \
       -e 's/cudaMemPrefetchAsync(devPtr, count, dstDevice,/cudaMemPrefetchAsync(devPtr, count, cudaMemLocation{cudaMemLocationTypeDevice, dstDevice}, 0,/' "$header"
   fi
-  cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options $kokkos_cuda_options $(kokkos_cuda_arch) -DCMAKE_CUDA_COMPILER="$nvcc" \
+  cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options $kokkos_cuda_options $(kokkos_cuda_arch) -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_FLAGS=-std=c++20 \
     -DCMAKE_INSTALL_PREFIX="$folder"
   cmake --build "$work/build" -j "$jobs"
   cmake --install "$work/build"
