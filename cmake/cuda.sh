@@ -28,7 +28,7 @@ if [ "${1:-}" = --check ]; then
       echo "macekit: the kernels compile for GPUs, and have not changed since that was tried; there is no GPU here to run them."
       exit
     fi
-    targets=(--target test_kernels)
+    targets=(--target test_portable)
   fi
 fi
 
