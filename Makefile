@@ -1,14 +1,16 @@
 # make demo   installs what is missing, builds, trains a potential, runs LAMMPS and ASE with it, draws two pictures
 # make test   the same set-up, then every test
 # eval "$(make -s env)"   puts macekit, lmp and `import macekit` on your path
+# make cuda   builds macekit for NVIDIA GPUs into build-cuda
 .DEFAULT_GOAL := help
-.PHONY: help build demo test env clean
+.PHONY: help build demo test env cuda clean
 SHELL := /bin/bash
 BUILD ?= build
+BUILD_CUDA ?= build-cuda
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 3
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 4
 
 build:
 	@BUILD=$(BUILD) JOBS=$(JOBS) cmake/build.sh
@@ -17,10 +19,14 @@ demo: build
 	@BUILD=$(BUILD) examples/water/run.sh
 
 test: build
+	@BUILD_CUDA=$(BUILD_CUDA) JOBS=$(JOBS) cmake/cuda.sh --check
 	@BUILD=$(BUILD) tests/run.sh
+
+cuda:
+	@BUILD_CUDA=$(BUILD_CUDA) JOBS=$(JOBS) cmake/cuda.sh
 
 env:
 	@BUILD=$(BUILD) cmake/environment.sh
 
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD_CUDA)

@@ -18,7 +18,8 @@ kokkos_carrier=pycompadre==1.7.6          # its source archive holds unmodified 
 kokkos_sha256=c766ec4d445ce076069be4b8c51a23ffac4ee79ea949ca86446bfd8c299b154c
 kokkos_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=20 -DKokkos_ENABLE_OPENMP=ON -DKokkos_ENABLE_SERIAL=ON"
 cuda_arch=${MACEKIT_CUDA_ARCH:-sm_90}
-case "$cuda_arch" in sm_80) kokkos_cuda_options="-DKokkos_ENABLE_CUDA=ON -DKokkos_ARCH_AMPERE80=ON" ;; *) kokkos_cuda_options="-DKokkos_ENABLE_CUDA=ON -DKokkos_ARCH_HOPPER90=ON" ;; esac
+nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+kokkos_cuda_options="-DKokkos_ENABLE_CUDA=ON -DKokkos_ENABLE_COMPILE_AS_CMAKE_LANGUAGE=ON"  # nvcc as CMake's CUDA compiler, so that host code stays with the host's
 lammps_version=20250204+dfsg.1-2          # LAMMPS 4Feb2025, from Debian trixie's source archive
 lammps_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=20 -DBUILD_MPI=ON -DBUILD_OMP=ON \
  -DPKG_KOKKOS=ON -DEXTERNAL_KOKKOS=ON -DPKG_PLUGIN=ON -DPKG_MOLECULE=ON -DPKG_MANYBODY=ON -DFFT=KISS -DFFT_KOKKOS=KISS -DWITH_GZIP=OFF \
@@ -71,10 +72,14 @@ system() {
 }
 
 unpack_kokkos() {  # FOLDER
-  # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
-  python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
-  echo "$kokkos_sha256  $(ls "$1"/pycompadre-*.tar.gz)" | sha256sum -c
-  tar -xzf "$1"/pycompadre-*.tar.gz -C "$1" --strip-components=1 --wildcards '*/kokkos/*'
+  local archive="$cache/kokkos-$kokkos_version.tar.gz"
+  if ! echo "$kokkos_sha256  $archive" | sha256sum -c 2>/dev/null; then
+    # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
+    python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
+    mv "$1"/pycompadre-*.tar.gz "$archive"
+    echo "$kokkos_sha256  $archive" | sha256sum -c
+  fi
+  tar -xzf "$archive" -C "$1" --strip-components=1 --wildcards '*/kokkos/*'
 }
 build_kokkos() {
   local folder=$1 work; work=$(mktemp -d)
@@ -96,14 +101,25 @@ build_kokkos_cuda() {
       -e 's/cudaMemAdvise(devPtr, count, advice, device)/cudaMemAdvise(devPtr, count, advice, cudaMemLocation{cudaMemLocationTypeDevice, device})/' \
       -e 's/cudaMemPrefetchAsync(devPtr, count, dstDevice,/cudaMemPrefetchAsync(devPtr, count, cudaMemLocation{cudaMemLocationTypeDevice, dstDevice}, 0,/' "$header"
   fi
-  cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options $kokkos_cuda_options -DCMAKE_CXX_COMPILER="$work/kokkos/bin/nvcc_wrapper" \
-    -DCMAKE_CXX_FLAGS="-arch=$cuda_arch" -DCMAKE_INSTALL_PREFIX="$folder"
+  cmake -S "$work/kokkos" -B "$work/build" -G Ninja $kokkos_options $kokkos_cuda_options $(kokkos_cuda_arch) -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_FLAGS=-std=c++20 \
+    -DCMAKE_INSTALL_PREFIX="$folder"
   cmake --build "$work/build" -j "$jobs"
   cmake --install "$work/build"
   rm -rf "$work"
 }
-nvcc_version() { nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p'; }
-kokkos_cuda() { install kokkos_cuda "$(key "$kokkos_version" "$kokkos_options" "$kokkos_cuda_options" "$cuda_arch" "$(nvcc --version | tail -n1)")" build_kokkos_cuda; }
+nvcc_version() { "$nvcc" --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p'; }
+kokkos_cuda_arch() {
+  case "$cuda_arch" in
+    sm_80) echo -DKokkos_ARCH_AMPERE80=ON ;;
+    sm_90) echo -DKokkos_ARCH_HOPPER90=ON ;;
+    *) fail "MACEKIT_CUDA_ARCH is '$cuda_arch'; known are sm_80 (A100) and sm_90 (H100, H200)." ;;
+  esac
+}
+kokkos_cuda() {
+  command -v "$nvcc" >/dev/null || fail "there is no nvcc here; install the CUDA toolkit, or name its compiler in CUDACXX."
+  kokkos_cuda_arch >/dev/null
+  install kokkos_cuda "$(key "$kokkos_version" "$kokkos_options" "$kokkos_cuda_options" "$cuda_arch" "$("$nvcc" --version | tail -n1)")" build_kokkos_cuda
+}
 
 build_lammps() {
   local folder=$1 work; work=$(mktemp -d)

@@ -24,7 +24,7 @@ const Memory& portable::device_memory() {
         return p;
       },
       [](void* p) {
-        if (p) Kokkos::kokkos_free<Space>(p);
+        if (p && Kokkos::is_initialized()) Kokkos::kokkos_free<Space>(p);  // a calculator may outlive Kokkos at the end of a Python program
       },
       [](void* p, std::size_t bytes) { Kokkos::deep_copy(OnDevice(static_cast<char*>(p), bytes), 0); },
       [](void* to, const void* from, std::size_t bytes) {

@@ -18,6 +18,7 @@ class MACECalculator(Calculator):
     head: name of the head, for potentials with several.
     inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
         without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
+    device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included. Stress is given where the volume is defined: at least two periodic directions
@@ -29,13 +30,11 @@ class MACECalculator(Calculator):
 
     def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None, **kwargs):
         super().__init__(**kwargs)
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"device '{device}' is not available in this build of macekit; use 'cpu' or 'auto'.")
         self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
-        self.precision, self.head = precision, head or ""
+        self.precision, self.head, self.device = precision, head or "", device
         self._potential.head_of(self.head)
         self._inputs = InputReader(self._potential, inputs)
-        self._evaluator = _core.Evaluator(self._potential, precision)
+        self._evaluator = _core.Evaluator(self._potential, precision, device)
 
     # The C++ objects cannot be pickled; the tensors they are made of can.
     def __getstate__(self):
@@ -49,7 +48,7 @@ class MACECalculator(Calculator):
         parts = state.pop("_parts")
         self.__dict__.update(state)
         self._potential = _core.Potential.from_tensors(*parts)
-        self._evaluator = _core.Evaluator(self._potential, self.precision)
+        self._evaluator = _core.Evaluator(self._potential, self.precision, self.device)
 
     def _structure(self, atoms):
         return structure(atoms, self.head, self._inputs(atoms))

@@ -2,11 +2,13 @@
 // macekit._core: owns Kokkos if nobody else does, translates exceptions, lists the bind_* functions.
 #include <pybind11/pybind11.h>
 
-#include <Kokkos_Core.hpp>
 #include <cstdlib>
 
+#include "kernels/backend.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/error.hpp"
+#include "kernels/kokkos.hpp"
+#include "kernels/parts.hpp"
 
 namespace py = pybind11;
 
@@ -15,18 +17,14 @@ void bind_potential(py::module_& m);
 namespace {
 
 void start_kokkos() {
-  if (Kokkos::is_initialized()) return;
-  Kokkos::InitializationSettings settings;
+  if (macekit::kokkos_runs()) return;
+  int count = 0;
   if (const char* threads = std::getenv("MACEKIT_NUM_THREADS")) {
-    const int count = std::atoi(threads);
+    count = std::atoi(threads);
     macekit::require<macekit::InputError>(count > 0, "MACEKIT_NUM_THREADS is '", threads, "', it must be a positive number of threads.");
-    settings.set_num_threads(count);
   }
-  settings.set_disable_warnings(true);
-  Kokkos::initialize(settings);
-  py::module_::import("atexit").attr("register")(py::cpp_function([] {
-    if (Kokkos::is_initialized() && !Kokkos::is_finalized()) Kokkos::finalize();
-  }));
+  macekit::start_kokkos(count);
+  py::module_::import("atexit").attr("register")(py::cpp_function([] { macekit::stop_kokkos(); }));
 }
 
 }  // namespace
@@ -46,7 +44,8 @@ PYBIND11_MODULE(_core, m) {
   });
   start_kokkos();
   m.attr("__version__") = MACEKIT_VERSION;
-  m.def("num_threads", [] { return Kokkos::DefaultHostExecutionSpace().concurrency(); });
+  m.def("num_threads", [] { return macekit::num_parts(); });
+  m.def("has_gpu", [] { return macekit::portable_is_gpu(); });
   m.def("instruction_set", [] { return std::string(macekit::name(macekit::instruction_set())); });
   bind_potential(m);
 }

@@ -203,18 +203,57 @@ TEST_P(Model, BatchesEqualSingleStructures) {
   for (int s = 0; s < 3; ++s) EXPECT_NEAR(result.energy[s], energies[s], 1e-12);
 }
 
-TEST_P(Model, BackendsAgree) {
-  if (backend == Backend::simd) GTEST_SKIP() << "this is the one that the others are compared with";
-  const GraphData g = structure(7, 8);
+// Largest difference over the largest entry.
+template <class A>
+void expect_close(const A& got, const A& expected, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  double largest = 1e-3, difference = 0;
+  for (std::size_t k = 0; k < expected.size(); ++k)
+    largest = std::max(largest, std::abs(expected[k])), difference = std::isfinite(got[k]) ? std::max(difference, std::abs(got[k] - expected[k])) : INFINITY;
+  EXPECT_LE(difference, tolerance * largest) << what;
+}
+
+// Energies, edge gradients, features and parameter gradients in both precisions, against the backend for the host.
+void expect_same_as_simd(const Potential& p, const GraphData& g, Backend backend) {
   NoExchange none;
   Evaluation expected, got;
-  for (const auto& [precision, tolerance] : {std::pair(Precision::float64, 1e-12), std::pair(Precision::float32, 1e-4)}) {
-    make_evaluator(potential(hp), precision, Backend::simd)->compute(g.view(), none, {true, true}, expected);
-    make_evaluator(potential(hp), precision, backend)->compute(g.view(), none, {true, true}, got);
-    for (int i = 0; i < 8; ++i) EXPECT_NEAR(got.node_energy[i], expected.node_energy[i], tolerance * 10);
-    for (std::size_t k = 0; k < expected.edge_gradient.size(); ++k) EXPECT_NEAR(got.edge_gradient[k], expected.edge_gradient[k], tolerance * 10);
-    for (std::size_t k = 0; k < expected.node_features.size(); ++k) EXPECT_NEAR(got.node_features[k], expected.node_features[k], tolerance * 10);
+  std::mt19937 engine(9);
+  std::normal_distribution<double> normal;
+  std::vector<double> vec_dot(g.vec.size());
+  for (double& v : vec_dot) v = 0.1 * normal(engine);
+  const double seed = 0.7;
+  const auto parameter_gradients = [&](Precision precision, Backend where) {
+    const auto model = make_differentiable(p, precision, where);
+    std::vector<std::vector<double>> gradient;
+    std::vector<double*> pointers;
+    for (const auto& parameter : model->parameters()) gradient.emplace_back(p.tensors().at(parameter.name).real.size());
+    for (auto& one : gradient) pointers.push_back(one.data());
+    Evaluation result;
+    model->evaluate(g.view(), true, result);
+    model->parameter_gradient(g.view(), &seed, vec_dot.data(), pointers);
+    return gradient;
+  };
+  for (const auto& [precision, tolerance, label] : {std::tuple(Precision::float64, 1e-11, " in float64"), std::tuple(Precision::float32, 1e-4, " in float32")}) {
+    make_evaluator(p, precision, Backend::simd)->compute(g.view(), none, {true, true}, expected);
+    make_evaluator(p, precision, backend)->compute(g.view(), none, {true, true}, got);
+    expect_close(got.node_energy, expected.node_energy, tolerance, std::string("energies") + label);
+    expect_close(got.edge_gradient, expected.edge_gradient, tolerance, std::string("edge gradients") + label);
+    expect_close(got.node_features, expected.node_features, tolerance, std::string("features") + label);
+    const auto here = parameter_gradients(precision, Backend::simd), there = parameter_gradients(precision, backend);
+    for (std::size_t k = 0; k < here.size(); ++k) expect_close(there[k], here[k], tolerance, "gradient of parameter " + std::to_string(k) + label);
   }
+}
+
+TEST_P(Model, BackendsAgree) {
+  if (backend == Backend::simd) GTEST_SKIP() << "this is the one that the others are compared with";
+  expect_same_as_simd(potential(hp), structure(7, 8), backend);
+}
+
+// Whose working sets exceed the fast memory of a GPU's team.
+TEST(Portable, AgreesOnALargeModel) {
+  Hyperparameters hp = hyperparameters(2, 2, "RealAgnosticResidualInteractionBlock");
+  hp.num_channels = 128, hp.radial_MLP = {64, 64, 64}, hp.num_bessel = 8, hp.MLP_width = 16;
+  expect_same_as_simd(potential(hp), structure(7, 8), Backend::portable);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::Combine(testing::ValuesIn(shapes), testing::Values(Backend::simd, Backend::portable)), [](const auto& info) {

@@ -186,7 +186,7 @@ def test_order_and_batches_do_not_matter(tiny_potential):
 
 
 @pytest.mark.parametrize("options, error, part", [
-    (dict(precision="float16"), ValueError, "float16"), (dict(head="x"), ValueError, "no head 'x'"), (dict(device="cuda"), ValueError, "not available"),
+    (dict(precision="float16"), ValueError, "float16"), (dict(head="x"), ValueError, "no head 'x'"), (dict(device="cuda"), ValueError, "use auto, cpu or gpu"),
     (dict(potential="absent.mace"), OSError, "no such file"),
 ])
 def test_wrong_arguments_get_a_sentence(tiny_potential, options, error, part):

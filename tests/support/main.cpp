@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
-#include <Kokkos_Core.hpp>
+#include "kernels/kokkos.hpp"
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  Kokkos::ScopeGuard kokkos(argc, argv);
-  return RUN_ALL_TESTS();
+  macekit::start_kokkos();
+  const int failed = RUN_ALL_TESTS();
+  macekit::stop_kokkos();
+  return failed;
 }
