@@ -100,7 +100,7 @@ def bombs():
         "billion laughs as a key": P + b"}" + laughs + b"Nss.",
         "billion laughs as irreps": P + b"ce3nn.o3._irreps\nIrreps\n" + laughs + b"\x85R.",
         "million lists": P + b"]" * 600_000 + b".",
-        "deep tuples": P + b")" + b"\x85" * 400_000 + b".",
+        "deep tuples": P + b")" + b"\x85" * 100_000 + b".",
         "deep records": P + b")" + b"cmace.x\nY\nq\x00" + b"0" + b"h\x00)\x81" * 100_000 + b".",
         "long integer": P + b"\x8b" + struct.pack("<I", 1 << 30) + b"\xff" * 64 + b".",
         "decimal integer": P + b"I" + b"9" * 100_000 + b"\n.",

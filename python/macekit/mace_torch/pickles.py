@@ -85,10 +85,9 @@ STORAGES = {
 _INERT = re.compile(
     r"(e3nn|mace|torch\.nn|torch\.fx|torch\.jit|cuequivariance\w*|openequivariance|lammps\.mliap|__torch__)\.[\w.]+"
     r"|torch\.(float64|float32|float16|bfloat16|int64|int32|int16|uint8|bool|abs|tanh|sigmoid|relu|strided|contiguous_format"
-    r"|device|Size|set_default_dtype|get_default_dtype)|torch\.functional\.\w+|torch\.serialization\._get_layout|torch\._C\._nn\.\w+"
+    r"|device|Size)|torch\.functional\.\w+|torch\.serialization\._get_layout|torch\._C\._nn\.\w+"
     r"|torch\._C\._VariableFunctions(Class)?"
-    r"|builtins\.slice|__builtin__\.slice|functools\.partial|operator\.attrgetter|numpy\.(_?core\.multiarray\._reconstruct|ndarray|dtype)"
-    r"|torch\.random\.(get|set)_rng_state|types\.MethodType|_operator\.attrgetter|copyreg\._reconstructor|__builtin__\.object|builtins\.object"
+    r"|builtins\.slice|__builtin__\.slice|types\.MethodType|numpy\.(_?core\.multiarray\._reconstruct|ndarray|dtype)"
 )
 
 
@@ -191,8 +190,6 @@ _REBUILD = {
 def _reduce(function, args):
     if not isinstance(args, tuple):
         raise ConversionError("the pickle calls something with arguments that are no tuple")
-    if isinstance(function, Record):  # the call of an object, such as functools.partial(..)(): written down, not done
-        return Record("call", (function, *args))
     if not isinstance(function, Name):
         raise ConversionError("the pickle calls something that is no function")
     if function.name in _REBUILD:
