@@ -167,7 +167,7 @@ Tensors initial_tensors(const Hyperparameters& hp, const std::vector<double>& at
   for (int t = 0; t < hp.num_interactions; ++t)
     for (int l = 0; l <= output_lmax(hp, t); ++l)
       for (int order = 1; order <= hp.correlation; ++order) {
-        const SparseU u = hp.use_reduced_cg ? reduced_symmetric_basis(hp.max_ell, l, order) : symmetric_basis(hp.max_ell, l, order);
+        const SparseU u = hp.use_reduced_cg ? reduced_symmetric_basis(hp.max_ell, l, order, hp.use_so3) : symmetric_basis(hp.max_ell, l, order, hp.use_so3);
         Tensor index{{static_cast<std::int64_t>(u.value.size()), order + 2}, {}, {}};
         for (const auto& row : u.index) index.integer.insert(index.integer.end(), row.begin(), row.end());
         tensors[contraction_basis(t, l, order) + ".index"] = std::move(index);

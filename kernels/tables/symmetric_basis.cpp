@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "kernels/error.hpp"
 #include "kernels/tables/wigner3j.hpp"
@@ -22,10 +23,11 @@ struct Coupled {
 bool before(const Coupled& a, const Coupled& b) { return a.l != b.l ? a.l < b.l : a.parity < b.parity; }
 
 // All couplings of `order` copies of l = 0..max_ell to (l_out, parity of l_out), in mace-torch's order.
-std::vector<Coupled> couple(int max_ell, int order, int l_out) {
+std::vector<Coupled> couple(int max_ell, int order, int l_out, bool so3) {
+  const auto natural = [so3](int l) { return !so3 && l % 2 ? -1 : 1; };
   std::vector<Coupled> list;
   for (int l = 0; l <= max_ell; ++l) {
-    Coupled one{l, l % 2 ? -1 : 1, std::vector<std::map<std::vector<int>, double>>(2 * l + 1)};
+    Coupled one{l, natural(l), std::vector<std::map<std::vector<int>, double>>(2 * l + 1)};
     for (int m = 0; m <= 2 * l; ++m) one.rows[m][{l * l + m}] = 1;
     list.push_back(std::move(one));
   }
@@ -34,8 +36,8 @@ std::vector<Coupled> couple(int max_ell, int order, int l_out) {
     for (const Coupled& left : list)
       for (int l2 = 0; l2 <= max_ell; ++l2)
         for (int l = std::abs(left.l - l2); l <= left.l + l2; ++l) {
-          const int parity = left.parity * (l2 % 2 ? -1 : 1);
-          if (n == order && (l != l_out || parity != (l_out % 2 ? -1 : 1))) continue;
+          const int parity = left.parity * natural(l2);
+          if (n == order && (l != l_out || parity != natural(l_out))) continue;
           if (order == 4 && parity != (l % 2 ? -1 : 1)) continue;  // mace-torch's restriction of the intermediate irreps
           const std::vector<double> w = wigner_3j(l, left.l, l2);
           Coupled one{l, parity, std::vector<std::map<std::vector<int>, double>>(2 * l + 1)};
@@ -59,13 +61,22 @@ std::vector<Coupled> couple(int max_ell, int order, int l_out) {
   return list;
 }
 
+SparseU sorted(SparseU u) {
+  std::vector<std::size_t> order(u.value.size());
+  std::iota(order.begin(), order.end(), std::size_t(0));
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return u.index[a] < u.index[b]; });
+  SparseU result{u.l_out, u.order, u.num_paths, {}, {}};
+  for (std::size_t k : order) result.index.push_back(std::move(u.index[k])), result.value.push_back(u.value[k]);
+  return result;
+}
+
 }  // namespace
 
-SparseU symmetric_basis(int max_ell, int l_out, int order) {
+SparseU symmetric_basis(int max_ell, int l_out, int order, bool so3) {
   require(order >= 1 && order <= 4 && max_ell >= 0 && max_ell <= 3 && l_out >= 0, "symmetric_basis: order 1 to 4 and max_ell up to 3 are supported");
   SparseU u{l_out, order, 0, {}, {}};
-  for (const Coupled& entry : couple(max_ell, order, l_out)) {
-    if (entry.l != l_out || entry.parity != (l_out % 2 ? -1 : 1)) continue;
+  for (const Coupled& entry : couple(max_ell, order, l_out, so3)) {
+    if (entry.l != l_out || entry.parity != (!so3 && l_out % 2 ? -1 : 1)) continue;
     for (int m = 0; m <= 2 * l_out; ++m)
       for (const auto& [a, value] : entry.rows[m]) {
         if (std::abs(value) < tiny) continue;
@@ -77,11 +88,11 @@ SparseU symmetric_basis(int max_ell, int l_out, int order) {
       }
     ++u.num_paths;
   }
-  return u;
+  return sorted(std::move(u));
 }
 
-SparseU reduced_symmetric_basis(int max_ell, int l_out, int order) {
-  const SparseU full = symmetric_basis(max_ell, l_out, order);
+SparseU reduced_symmetric_basis(int max_ell, int l_out, int order, bool so3) {
+  const SparseU full = symmetric_basis(max_ell, l_out, order, so3);
   // Columns over (m, monomial), scaled so that their scalar product is that of the symmetrised tensors.
   const std::vector<Monomial> monomials = fold(full);
   std::vector<std::vector<double>> columns(full.num_paths, std::vector<double>(monomials.size()));
@@ -128,7 +139,7 @@ SparseU reduced_symmetric_basis(int max_ell, int l_out, int order) {
         u.value.push_back(value);
       } while (std::next_permutation(a.begin(), a.end()));
     }
-  return u;
+  return sorted(std::move(u));
 }
 
 std::vector<Monomial> fold(const SparseU& u) {

@@ -12,10 +12,11 @@ struct SparseU {
   std::vector<std::vector<int>> index;  ///< m, a_1 .. a_order, path;  a = l^2 + l + m of the message component
   std::vector<double> value;
 };
-/// mace-torch's U with use_reduced_cg=False: redundant, in its order of paths; parity (-1)^l.
-SparseU symmetric_basis(int max_ell, int l_out, int order);
+/// mace-torch's U with use_reduced_cg=False: redundant, in its order of paths; parity (-1)^l, or all even with `so3`.
+/// Entries are sorted by index.
+SparseU symmetric_basis(int max_ell, int l_out, int order, bool so3 = false);
 /// A full-rank symmetric basis of the same space, columns of squared norm 2 l_out + 1.
-SparseU reduced_symmetric_basis(int max_ell, int l_out, int order);
+SparseU reduced_symmetric_basis(int max_ell, int l_out, int order, bool so3 = false);
 
 /// One monomial x_a1 x_a2 .. of output m, with its coefficient in every path: U summed over the orders of the indices.
 struct Monomial {

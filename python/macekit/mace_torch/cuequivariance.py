@@ -108,8 +108,8 @@ def read_polynomial(block, num_weights):
 
 def full_basis(components, max_L, correlation, so3):
     """macekit's own {(l, order): U} in mace-torch's full basis, or None where the extension module is not built or does not reach."""
-    if so3:
-        return None  # macekit builds new bases for O(3) only
+    if so3 and correlation > 3:
+        return None  # mace-torch drops some of the intermediate couplings there
     try:
         from macekit import _core
     except ImportError:
