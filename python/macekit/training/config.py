@@ -78,7 +78,8 @@ GROUPS = {
         Key("config_type_weights", "mapping", {}, "weight in the loss of frames of a config_type: {Default: 1.0}"),
         Key("E0s", "energies", "auto", "energies of isolated atoms (eV): {H: -13.6, O: -430.1}, a .json file with that, `isolated` (single-atom frames "
             "of config_type IsolatedAtom), `average` (least squares), `auto` (isolated where there are such frames, least squares for the rest); "
-            "when fine-tuning also `foundation` (as they are) and `estimated` (foundation plus least squares of what the foundation model gets wrong; then `auto` fits this)"),
+            "when fine-tuning also `foundation` (as they are) and `estimated` (foundation plus least squares of what the foundation model "
+            "gets wrong); there `auto` means isolated atoms where there are such frames, else `estimated`"),
         Key("keep_isolated_atoms", "bool", False, "also train on the IsolatedAtom frames"),
     ],
     "Model": [

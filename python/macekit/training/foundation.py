@@ -49,7 +49,8 @@ def choose_elements(model, config, wanted):
     if unknown:
         names = ", ".join(chemical_symbols[z] for z in unknown)
         raise ConfigError(f"{config['foundation_model']} does not know {names}; it knows {', '.join(chemical_symbols[z] for z in known)}. "
-                          "Elements cannot be added to a potential: remove these structures, or train a new potential (atomic_numbers names further elements from the start).")
+                          "Elements cannot be added to a potential: remove these structures, "
+                          "or train a new potential (atomic_numbers names further elements from the start).")
     return known if config["foundation_model_elements"] else sorted(wanted)
 
 
