@@ -56,6 +56,28 @@ Outcome interrupted(bool saved) {
       Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
 }
 
+/// What is trained, with the contraction weights of elements that no frame has under a name that does not decay: they have no
+/// gradient, and Adam would turn the decay alone into steps of full size.
+std::vector<Parameter> decay_groups(const Model& model, const Dataset& data) {
+  const int num_elements = model.hyperparameters().num_elements();
+  std::vector<bool> present(num_elements, false);
+  for (int row = 0; row < data.size(); ++row)
+    for (int z : data.graph(row).species) present[z] = true;
+  std::vector<Parameter> result;
+  for (const Parameter& p : model.trained_parameters()) {
+    const bool rows = p.name.find(".symmetric_contractions.") != std::string::npos && p.shape.size() == 3 && p.shape[0] == num_elements &&
+                      num_elements > 1;
+    if (!rows) {
+      result.push_back(p);
+      continue;
+    }
+    const std::int64_t size = p.size / num_elements;
+    for (int z = 0; z < num_elements; ++z)
+      result.push_back({present[z] ? p.name : "products without decay", {1, p.shape[1], p.shape[2]}, p.offset + z * size, size});
+  }
+  return result;
+}
+
 }  // namespace
 
 bool StepResult::finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
@@ -67,7 +89,7 @@ Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> tr
       valid_(std::move(valid)),
       settings_(std::move(settings)),
       identity_(std::move(identity)),
-      optimizer_(model_->trained(), model_->trained_parameters(), !model_->is_low_rank(), settings_),
+      optimizer_(model_->trained(), decay_groups(*model_, *train_), !model_->is_low_rank(), settings_),
       schedule_(settings_),
       loss_one_(settings_.loss),
       loss_two_(settings_.stage_two),
@@ -77,7 +99,8 @@ Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> tr
   for (const Dataset* data : {train_.get(), valid_.get()})
     for (int row = 0; row < data->size(); ++row) {
       const Frame& frame = data->frame(row);
-      require<InputError>(frame.head >= 0 && frame.head < num_heads, frame.source, ": belongs to head ", frame.head, ", the potential has ", num_heads, ".");
+      require<InputError>(frame.head >= 0 && frame.head < num_heads, frame.source, ": belongs to head ", frame.head, ", the potential has ",
+                          num_heads, ".");
     }
 }
 

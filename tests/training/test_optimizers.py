@@ -83,3 +83,16 @@ def test_frozen_weights_do_not_count_in_the_norm(core):
 def test_wrong_settings_are_named(core, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(core, **settings)
+
+
+def test_weights_of_absent_elements_stay(core):
+    """Without a gradient Adam would turn their weight decay into steps of size lr."""
+    model = core.Model.new(small_hyperparameters(atomic_numbers=[1, 6, 8]), [-1.0, -1.5, -2.0], [0.7], [0.1], 3, "float64")
+    data = dataset_of(core, [water(k) for k in range(3)], [1, 6, 8], 3.5)
+    trainer = core.Trainer(model, data, data, json.dumps({"lr": 0.02, "weight_decay": 0.01, "ema": False}))
+    before = trainer.parameters()
+    trainer.step([0, 1, 2])
+    for name, value in trainer.parameters().items():
+        if "symmetric_contractions" in name:
+            moved = [np.abs(value[z] - before[name][z]).max() for z in range(3)]
+            assert moved[1] == 0 and moved[0] > 1e-3 and moved[2] > 1e-3, name

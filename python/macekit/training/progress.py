@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import sys
 import time
 
 
@@ -35,7 +36,7 @@ class Screen:
     def __init__(self):
         import rich.console
 
-        self.console = rich.console.Console(highlight=False, soft_wrap=True)
+        self.console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
         self._bar = self._task = None
         self._last_line = 0.0
 
