@@ -21,8 +21,9 @@ class MACECalculator(Calculator):
     device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
-    energies, isolated-atom energies included. Stress is given where the volume is defined: at least two periodic directions
-    and a full cell; a slab's stress uses the volume of its cell, vacuum included, as ASE defines it.
+    energies, isolated-atom energies included (an embedding read-out adds to the energy alone, as in mace-torch). Stress is given where
+    the volume is defined: at least two periodic directions and a full cell; a slab's stress uses the volume of its cell, vacuum
+    included, as ASE defines it.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -56,7 +57,7 @@ class MACECalculator(Calculator):
     def check_state(self, atoms, tol=1e-15):
         changes = super().check_state(atoms, tol)
         if not changes and self._inputs.specs and self.atoms is not None:
-            before, now = self._inputs(self.atoms), self._inputs(atoms)
+            before, now = self._inputs.find(self.atoms), self._inputs.find(atoms)
             if any(not np.array_equal(before[name], now[name]) for name in now):
                 changes = ["inputs"]
         return changes

@@ -29,15 +29,21 @@ class InputReader:
             if name not in names:
                 raise ValueError(f"the potential takes no input '{name}'; " + (f"it takes {', '.join(names)}." if names else "it takes none."))
 
-    def __call__(self, atoms) -> dict:
+    def find(self, atoms) -> dict:
+        """The values, None where there is none."""
         values = {}
         for spec in self.specs:
             name, place = spec["name"], atoms.info if spec["per"] == "graph" else atoms.arrays
             value = self.given.get(name, place.get(name, place.get(_OTHER_NAMES.get(name))))
-            if value is None:
-                where = f"atoms.info['{name}']" if spec["per"] == "graph" else f"atoms.arrays['{name}']"
-                raise ValueError(f"the potential needs {name}: set {where}, or give inputs={{'{name}': ..}}.")
-            values[name] = np.asarray(value, dtype=float).reshape(-1)
+            values[name] = None if value is None else np.asarray(value, dtype=float).reshape(-1)
+        return values
+
+    def __call__(self, atoms) -> dict:
+        values = self.find(atoms)
+        for spec in self.specs:
+            if values[spec["name"]] is None:
+                where = "info" if spec["per"] == "graph" else "arrays"
+                raise ValueError(f"the potential needs {spec['name']}: set atoms.{where}['{spec['name']}'], or give inputs={{'{spec['name']}': ..}}.")
         return values
 
 

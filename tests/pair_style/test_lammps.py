@@ -12,8 +12,9 @@ from ase.calculators.lammps import Prism
 
 from macekit import MACECalculator
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import lammps  # noqa: E402
+from conftest import make_potential  # noqa: E402
 
 PRESSURE = 1.6021765e6  # LAMMPS's own bar per eV/A^3 in metal units
 
@@ -118,6 +119,43 @@ def test_float32_is_close(tmp_path, silica, expected, tiny_potential):
     assert code == 0, output[-2000:]
     got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
     assert 0 < np.abs(got - expected[1]).max() < 1e-4 * np.abs(expected[1]).max()
+
+
+FAMILY = {  # blocks that exchange more than one array, inputs, pair energies, a third layer
+    "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock", num_interactions=3),
+    "density_zbl": dict(interaction_first="RealAgnosticDensityInteractionBlock", interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True),
+    "like_omol": dict(interaction_first="RealAgnosticResidualNonLinearInteractionBlock", interaction="RealAgnosticResidualNonLinearInteractionBlock", apply_cutoff=False,
+                      readout="NonLinearBiasReadoutBlock", edge_channels=4, edge_max_L=1, use_agnostic_product=True, use_embedding_readout=True, heads=["a", "b"],
+                      embeddings=[{"name": "total_charge", "type": "categorical", "per": "graph", "num_classes": 5, "offset": 2, "emb_dim": 6}]),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_family_equals_ase(tmp_path, silica, name):
+    potential = make_potential(tmp_path / "p.mace", **FAMILY[name])
+    write_data(tmp_path, silica)
+    omol = name == "like_omol"
+    atoms = silica.copy()
+    atoms.calc = MACECalculator(potential, head="b" if omol else None, inputs={"total_charge": -1} if omol else None)
+    energy, forces = atoms.get_potential_energy(), Prism(atoms.cell.array).vector_to_lammps(atoms.get_forces())
+    style = "mace head b input total_charge -1" if omol else "mace"
+    scale = max(1, np.abs(forces).max())
+    for ranks, kokkos in ((1, None), (4, None), (2, "on")):
+        code, output = lammps.run(tmp_path, script(potential, style=style, steps=0), ranks, kokkos)
+        assert code == 0, output[-2000:]
+        start = lammps.thermo(output)[0]
+        assert abs(start["PotEng"][0] - energy) / len(silica) < 1e-9 * scale
+        assert np.abs(np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:] - forces).max() < 1e-8 * scale
+
+
+@pytest.mark.parametrize("style, sentence", [("mace head b", "needs the input total_charge"), ("mace head b input total_charge", "needs a name and a value"),
+                                             ("mace head b input total_charge 0 input field 1", "takes no input field"), ("mace head b input total_charge 9", "this potential knows -2 to 2")])
+def test_wrong_inputs_get_a_sentence(tmp_path, silica, style, sentence):
+    potential = make_potential(tmp_path / "p.mace", **FAMILY["like_omol"])
+    write_data(tmp_path, silica)
+    code, output = lammps.run(tmp_path, script(potential, style=style), 2)
+    assert code != 0
+    assert sentence in output.replace("\n", " "), output[-1500:]
 
 
 def test_empty_subdomains(tmp_path, tiny_potential):

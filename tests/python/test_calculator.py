@@ -19,7 +19,13 @@ MODELS = {
     "L0": dict(max_L=0), "L1": dict(max_L=1), "L2": dict(max_L=2), "agnostic": dict(interaction_first="RealAgnosticInteractionBlock"),
     "plain": dict(model="MACE"), "three_layers": dict(num_interactions=3), "one_layer": dict(num_interactions=1), "correlation_1": dict(correlation=1),
     "correlation_2": dict(correlation=2), "lmax_1": dict(max_ell=1), "reduced_cg": dict(use_reduced_cg=True), "odd": dict(num_channels=5, radial_MLP=[7], MLP_width=3),
+    "density": dict(interaction_first="RealAgnosticDensityInteractionBlock", interaction="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi"),
+    "zbl": dict(pair_repulsion=True), "attention": dict(interaction="RealAgnosticAttResidualInteractionBlock"), "soft_gaussian": dict(radial_type="gaussian", distance_transform="Soft"),
+    "chebyshev": dict(radial_type="chebyshev", distance_transform="Agnesi"), "no_cutoff": dict(apply_cutoff=False, gate="tanh"),
+    "nonlinear": dict(interaction_first="RealAgnosticResidualNonLinearInteractionBlock", interaction="RealAgnosticResidualNonLinearInteractionBlock", readout="NonLinearBiasReadoutBlock"),
 }
+CHARGED = dict(use_embedding_readout=True, embeddings=[
+    {"name": "total_charge", "type": "categorical", "per": "graph", "num_classes": 5, "offset": 2, "emb_dim": 6}, {"name": "field", "type": "continuous", "per": "node", "in_dim": 2, "emb_dim": 4, "use_bias": True}])
 
 
 def crystal(seed=0):
@@ -183,6 +189,33 @@ def test_order_and_batches_do_not_matter(tiny_potential):
     together, alone = evaluate(tiny_potential, frames), evaluate(tiny_potential, frames, batch_atoms=1)
     for a, b in zip(together, alone):
         assert a.energy == pytest.approx(b.energy, abs=1e-11) and np.abs(a.forces - b.forces).max() < 1e-11
+
+
+def test_inputs_are_read_from_the_atoms(tmp_path):
+    potential = make_potential(tmp_path / "p.mace", **CHARGED)
+    atoms = crystal()
+    atoms.arrays["field"] = np.random.default_rng(1).normal(size=(len(atoms), 2))
+    atoms.calc = MACECalculator(potential)
+    with pytest.raises(ValueError, match="needs total_charge: set atoms.info"):
+        atoms.get_potential_energy()
+    energies = []
+    for name, charge in (("total_charge", 0), ("total_charge", 1), ("charge", 1)):
+        atoms.info = {name: charge}  # the calculator sees that an input changed
+        energies.append(atoms.get_potential_energy())
+    assert energies[0] != energies[1] == energies[2]
+    given = atoms.copy()
+    given.info = {}
+    given.calc = MACECalculator(potential, inputs={"total_charge": 1})
+    assert given.get_potential_energy() == energies[1]
+    given.arrays["field"] = 2 * atoms.arrays["field"]
+    assert given.get_potential_energy() != energies[1]
+    atoms.info = {"total_charge": 7}
+    with pytest.raises(ValueError, match="this potential knows -2 to 2"):
+        atoms.get_potential_energy()
+    with pytest.raises(ValueError, match="takes no input 'spin'; it takes total_charge, field"):
+        MACECalculator(potential, inputs={"spin": 1})
+    together = evaluate(potential, [given, given], inputs={"total_charge": 1})
+    assert together[0].energy == pytest.approx(given.get_potential_energy(), abs=1e-10)
 
 
 @pytest.mark.parametrize("options, error, part", [
