@@ -104,8 +104,11 @@ def evaluate_elsewhere(code, args, potential, dtype):
     return json.loads(subprocess.run(command, check=True, env=environment(python, args.threads), capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def show(rows):
+def show_head():
     print(f"{'':11} {'seed':>5} {'evaluated in':12} {'E RMSE':>8} {'E MAE':>8} {'F RMSE':>8} {'F MAE':>8}   (meV/atom, meV/A)")
+
+
+def show(rows):
     for row in rows:
         print(f"{row['code']:11} {row['seed']:>5} {row['dtype']:12} " + " ".join(f"{row[field]:8.3f}" for field in FIELDS), flush=True)
 
@@ -133,6 +136,7 @@ def main():
     os.makedirs(args.work_dir, exist_ok=True)
     split(args.train, args.work_dir)
     rows = []
+    show_head()
     for seed in args.seeds:
         for code in ("macekit", "mace-torch"):
             potential, seconds = train(code, args, seed, os.path.join(args.work_dir, f"{code}-{seed}-{args.epochs}"))
@@ -145,6 +149,7 @@ def main():
             group = [r for r in rows if r["code"] == code and r["dtype"] == dtype]
             means.append({"code": code, "seed": "mean", "dtype": dtype, **{field: float(np.mean([r[field] for r in group])) for field in FIELDS}})
     print()
+    show_head()
     show(means)
     result = {"settings": settings(args, args.seeds[0]) | {"seed": args.seeds, "ema": True}, "runs": rows, "means": means}
     with open(os.path.join(args.work_dir, "accuracy.json"), "w", encoding="utf-8") as file:
