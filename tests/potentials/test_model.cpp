@@ -251,7 +251,8 @@ TEST_P(Model, BackendsAgree) {
 
 // Whose working sets exceed the fast memory of a GPU's team.
 TEST(Portable, AgreesOnALargeModel) {
-  Hyperparameters hp = hyperparameters(2, 2, "RealAgnosticResidualInteractionBlock");
+  Hyperparameters hp = small();
+  hp.max_L = 2;
   hp.num_channels = 128, hp.radial_MLP = {64, 64, 64}, hp.num_bessel = 8, hp.MLP_width = 16;
   expect_same_as_simd(potential(hp), structure(7, 8), Backend::portable);
 }
