@@ -15,7 +15,8 @@ help:
 build:
 	@BUILD=$(BUILD) JOBS=$(JOBS) cmake/build.sh
 
-demo: build
+demo:
+	@BUILD=$(BUILD) JOBS=$(JOBS) cmake/build.sh macekit_core macekit_training_module macekit_pair_style
 	@BUILD=$(BUILD) examples/water/run.sh
 
 test: build

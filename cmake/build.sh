@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Prepares the dependencies and builds macekit into $BUILD. Quiet unless something fails.
+#
+#   cmake/build.sh [TARGET...]     everything without a TARGET
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
@@ -24,5 +26,5 @@ echo "macekit: building (log: $log)" >&2
 {
   cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
     -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" ${CMAKE_ARGS:-}
-  cmake --build "$build" -j "$jobs"
+  cmake --build "$build" -j "$jobs" ${@:+--target "$@"}
 } >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build failed; the whole log is $log" >&2; exit 1; }
