@@ -8,7 +8,7 @@ import pytest
 from training_support import core  # noqa: F401
 from training_support import convert, dataset_of, exact_structures, read_safetensors, small_hyperparameters, water
 
-CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first", "density_agnesi_zbl", "gaussian_soft_corr2", "nonlinear_interaction"]
+CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first", "density_agnesi_zbl", "gaussian_soft_corr2", "nonlinear_interaction", "two_heads"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -17,7 +17,7 @@ def test_gradient_equals_mace_torch(core, shared, tmp_path, case):
     model = core.Model.load(convert(folder / "mace-torch.model", tmp_path / "case.mace"), "float64")
     hyper = json.loads(model.hyperparameters)
     frames = exact_structures(shared / "reference", case)
-    data = dataset_of(core, frames, hyper["atomic_numbers"], hyper["r_max"], stress=True)
+    data = dataset_of(core, frames, hyper["atomic_numbers"], hyper["r_max"], stress=True, num_heads=len(hyper["heads"]))
     settings = {"loss": "stress", "energy_weight": 1.0, "forces_weight": 10.0, "stress_weight": 5.0}
     trainer = core.Trainer(model, data, data, json.dumps(settings))
     loss, gradient = trainer.gradient(list(range(len(frames))))

@@ -47,15 +47,15 @@ def enlarged_cell(positions, cell, pbc, r_max):
     return cell
 
 
-def dataset_of(core, atoms_list, atomic_numbers, r_max, stress=False):
-    """Frames with REF_* labels, as mace-torch sees them."""
+def dataset_of(core, atoms_list, atomic_numbers, r_max, stress=False, num_heads=1):
+    """Frames with REF_* labels, as mace-torch sees them; heads in turn, as in the shared cases."""
     from macekit.training.data import stress_matrix
 
     dataset = core.Dataset(list(atomic_numbers), r_max)
     for k, atoms in enumerate(atoms_list):
         dataset.add(atoms.numbers, atoms.positions, enlarged_cell(atoms.positions, atoms.cell, atoms.pbc, r_max), [bool(p) for p in atoms.pbc],
                     energy=atoms.info["REF_energy"], forces=atoms.arrays["REF_forces"],
-                    stress=stress_matrix(atoms.info["REF_stress"]) if stress else None, source=f"frame {k}")
+                    stress=stress_matrix(atoms.info["REF_stress"]) if stress else None, head=k % num_heads, source=f"frame {k}")
     return dataset
 
 
