@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares the dependencies and builds macekit into $BUILD. Quiet unless something fails.
 #
-#   cmake/build.sh [TARGET...]     everything without a TARGET
+#   cmake/build.sh [TARGET...]     without a TARGET everything, and mace-torch for the tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
@@ -12,14 +12,15 @@ cmake/dependencies.sh system
 places=$(mktemp -d)
 cmake/dependencies.sh kokkos >"$places/kokkos"
 cmake/dependencies.sh lammps >"$places/lammps" & lammps_job=$!
-cmake/dependencies.sh python peer >"$places/python" || { kill $lammps_job 2>/dev/null || true; exit 1; }
+if [ $# -eq 0 ]; then environments="python peer"; else environments=python; fi
+cmake/dependencies.sh $environments >"$places/python" || { kill $lammps_job 2>/dev/null || true; exit 1; }
 wait $lammps_job
 cat "$places"/* >"$places/all"
 place() { sed -n "s/^$1=//p" "$places/all" | tail -n1; }
 kokkos=$(place kokkos) lammps=$(place lammps) python=$(place python) peer=$(place peer)
 rm -rf "$places"
 mkdir -p "$build"
-printf 'kokkos=%s\nlammps=%s\npython=%s\npeer=%s\n' "$kokkos" "$lammps" "$python" "$peer" >"$build/dependencies.txt"
+printf '%s=%s\n' kokkos "$kokkos" lammps "$lammps" python "$python" peer "$peer" >"$build/dependencies.txt"
 
 log="$build/build.log"
 echo "macekit: building (log: $log)" >&2

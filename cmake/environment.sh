@@ -12,4 +12,5 @@ place() { sed -n "s/^$1=//p" "$build/dependencies.txt"; }
 echo "export PATH='$build/bin:$(place lammps)/bin:$(place python)/bin':\"\$PATH\""
 echo "export PYTHONPATH='$PWD/python':\"\${PYTHONPATH:-}\""
 echo "export LAMMPS_PLUGIN_PATH='$build/pair_style'"
-echo "export MACEKIT_LMP='$(place lammps)/bin/lmp' MACEKIT_PEER_PYTHON='$(place peer)/bin/python'"
+echo "export MACEKIT_LMP='$(place lammps)/bin/lmp'"
+[ -z "$(place peer)" ] || echo "export MACEKIT_PEER_PYTHON='$(place peer)/bin/python'"

@@ -10,6 +10,7 @@
 #include "kernels/linear.hpp"
 #include "kernels/radial.hpp"
 #include "kernels/readout.hpp"
+#include "kernels/tabulated.hpp"
 
 namespace macekit {
 
@@ -57,6 +58,8 @@ struct Kernels {
   void (*activate_rows_adjoint)(const ActivateAdjointArgs<N>&);
   void (*geometry_adjoint)(const GeometryAdjointArgs<T>&);          ///< plain numbers only
   void (*embed_species_adjoint)(const EmbedAdjointArgs<T>&);        ///< dual numbers only
+  void (*tabulated_convolution)(const TabulatedConvolutionArgs<T>&);  ///< plain numbers only
+  void (*tabulated_convolution_adjoint)(const TabulatedConvolutionAdjointArgs<T>&);
   void (*repulsion)(const RepulsionArgs&);                          ///< double
 };
 /// N: double, float and their duals. For `simd` the widest instruction set that the processor has (dispatch.hpp).

@@ -14,6 +14,7 @@
 #include "kernels/isa.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/convolution_body.hpp"
+#include "kernels/sender_rows.hpp"
 
 namespace macekit::MACEKIT_ISA {
 namespace {
@@ -118,33 +119,32 @@ void convolution_adjoint(const ConvolutionAdjointArgs<N>& args) {
   const ConvolutionView& t = a.tables;
   const int parts = num_parts(), num_paths = t.num_paths, lm = (t.max_ell + 1) * (t.max_ell + 1);
   const long row = static_cast<long>(planes<N>) * a.channels;
-  const std::size_t u_size = static_cast<std::size_t>(g.num_rows) * t.in_components * row;
+  const std::size_t u_size = static_cast<std::size_t>(t.in_components) * row;
   const std::size_t w_size = static_cast<std::size_t>(a.hidden_width) * num_paths * a.channels;
   // The first part adds to the result itself, the others to copies of their own.
-  std::vector<std::vector<T>> u_copy(parts), w_copy(parts);
+  std::vector<SenderRows<T>> u_copy(parts);
+  std::vector<std::vector<T>> w_copy(parts);
   for_parts("macekit::convolution_adjoint", parts, [&](int part) {
-    T* u_bar = args.u_bar;
+    const int begin = part_begin_by_edges(g.first, g.num_nodes, part, parts), end = part_begin_by_edges(g.first, g.num_nodes, part + 1, parts);
+    const SenderSum<T> u_bar(g, part, begin, end, u_size, args.u_bar, u_copy[part]);
     T* w_bar = args.weight_bar;
-    if (part > 0) {
-      if (args.u_bar) u_copy[part].assign(u_size, T(0)), u_bar = u_copy[part].data();
-      if constexpr (is_dual<N>) w_copy[part].assign(w_size, T(0)), w_bar = w_copy[part].data();
-    }
+    if (is_dual<N> && part > 0) w_copy[part].assign(w_size, T(0)), w_bar = w_copy[part].data();
     std::vector<T> R, B, R_bar, B_bar(t.num_b);
-    const int end = part_begin_by_edges(g.first, g.num_nodes, part + 1, parts);
-    for (int i = part_begin_by_edges(g.first, g.num_nodes, part, parts); i < end; ++i) {
+    for (int i = begin; i < end; ++i) {
       const Edges<N> edges = prepare(a, i, R, B);
       const std::size_t size = static_cast<std::size_t>(edges.count) * planes<N> * edges.R_plane;
       if (R_bar.size() < size) R_bar.resize(size);
       const T* A_bar = args.A_bar + static_cast<long>(i) * t.num_out * row;
       for (int e = 0; e < edges.count; ++e) {
-        const long u_at = static_cast<long>(edges.sender[e]) * t.in_components * row;
+        const long u_at = edges.sender[e] * static_cast<long>(u_size);
+        T* u_bar_row = u_bar.sum ? u_bar.sum + u_bar.sender[g.first[i] + e] * static_cast<long>(u_size) : nullptr;
         for (int p = 0; p < num_paths; ++p) {
           const auto& path = t.paths[p];
           const long in = path.l1 * path.l1 * row, R_at = static_cast<long>(e) * planes<N> * edges.R_plane + static_cast<long>(p) * a.channels;
           with_sizes(path.l1, path.l3, [&]<int D1, int D3>() {
             path_adjoint<N, D1, D3>(a.channels, edges.R + R_at, edges.R_plane, a.u + u_at + in,
                                     edges.B + static_cast<long>(e) * planes<N> * t.num_b + path.b_offset, t.num_b, A_bar + path.out_offset * row,
-                                    R_bar.data() + R_at, u_bar ? u_bar + u_at + in : nullptr, B_bar.data() + path.b_offset);
+                                    R_bar.data() + R_at, u_bar_row ? u_bar_row + in : nullptr, B_bar.data() + path.b_offset);
           });
         }
         if constexpr (!is_dual<N>) {
@@ -163,15 +163,11 @@ void convolution_adjoint(const ConvolutionAdjointArgs<N>& args) {
       }
     }
   });
-  if (parts == 1) return;
+  add_copies(u_copy, g.num_rows, u_size, args.u_bar);
+  if (parts == 1 || !is_dual<N>) return;
   for_parts("macekit::convolution_adjoint_sum", parts, [&](int part) {
-    const auto sum = [&](T* total, std::size_t size, const std::vector<std::vector<T>>& copies) {
-      const std::size_t begin = size * part / parts, end = size * (part + 1) / parts;
-      for (int other = 1; other < parts; ++other)
-        for (std::size_t k = begin; k < end; ++k) total[k] += copies[other][k];
-    };
-    if (args.u_bar) sum(args.u_bar, u_size, u_copy);
-    if constexpr (is_dual<N>) sum(args.weight_bar, w_size, w_copy);
+    for (int other = 1; other < parts; ++other)
+      for (std::size_t k = w_size * part / parts; k < w_size * (part + 1) / parts; ++k) args.weight_bar[k] += w_copy[other][k];
   });
 }
 

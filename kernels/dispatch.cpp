@@ -73,6 +73,19 @@ const Kernels<N>& kernels(Backend backend) {
     default: return generic::list<N>();
   }
 }
+
+template <class T>
+double multiply_adds(long rounds) {
+  switch (instruction_set()) {
+#define MACEKIT_PEAK(isa) \
+  case Isa::isa: return isa::multiply_adds<T>(rounds);
+    MACEKIT_FOR_EACH_ISA(MACEKIT_PEAK)
+    default: return generic::multiply_adds<T>(rounds);
+  }
+}
+template double multiply_adds<double>(long);
+template double multiply_adds<float>(long);
+
 #define MACEKIT_KERNELS(N) template const Kernels<N>& kernels<N>(Backend);
 MACEKIT_FOR_EACH_NUMBER(MACEKIT_KERNELS)
 

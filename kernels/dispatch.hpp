@@ -9,4 +9,9 @@ enum class Isa { generic, avx2, avx512 };
 Isa instruction_set();
 const char* name(Isa);
 
+/// Does `rounds` of independent multiply-adds in registers on all threads and returns their number: what the processor can do
+/// at most. T: double or float.
+template <class T>
+double multiply_adds(long rounds);
+
 }  // namespace macekit

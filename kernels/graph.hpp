@@ -18,6 +18,7 @@ struct Graph {
   int num_rows = 0;    ///< owned atoms and ghosts
   int num_edges = 0;   ///< E
   int num_graphs = 1;  ///< structures, G
+  int first_row = 0;   ///< row of the first receiver: 0, unless these are the atoms of a block
   const int* first = nullptr;     ///< [N+1] first edge of each receiver; first[N] = E
   const int* sender = nullptr;    ///< [E] row that sends along the edge
   const double* vec = nullptr;    ///< [E][3] x[receiver] - x[sender] + shift, Angstrom

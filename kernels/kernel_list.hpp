@@ -22,11 +22,18 @@
   void geometry_adjoint(const GeometryAdjointArgs<T>&);                      \
   template <class T>                                                         \
   void embed_species_adjoint(const EmbedAdjointArgs<T>&);                    \
+  template <class T>                                                         \
+  void tabulated_convolution(const TabulatedConvolutionArgs<T>&);            \
+  template <class T>                                                         \
+  void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>&); \
   void repulsion(const RepulsionArgs&);                                      \
+  template <class T>                                                         \
+  double multiply_adds(long);                                                \
   template <class N>                                                         \
   const Kernels<N>& list() {                                                 \
     using T = scalar_t<N>;                                                   \
-    static const Kernels<N> all = {MACEKIT_FOR_EACH_KERNEL(MACEKIT_LIST_KERNEL) geometry_adjoint<T>, embed_species_adjoint<T>, repulsion}; \
+    static const Kernels<N> all = {MACEKIT_FOR_EACH_KERNEL(MACEKIT_LIST_KERNEL) geometry_adjoint<T>, embed_species_adjoint<T>, \
+                                   tabulated_convolution<T>, tabulated_convolution_adjoint<T>, repulsion}; \
     return all;                                                              \
   }                                                                          \
   }

@@ -24,7 +24,7 @@ inline int part_begin(int count, int part, int parts) { return static_cast<int>(
 /// First atom of `part` when the edges of CSR `first` are cut evenly.
 inline int part_begin_by_edges(const int* first, int num_nodes, int part, int parts) {
   if (part >= parts) return num_nodes;
-  const long target = static_cast<long>(first[num_nodes]) * part / parts;
+  const long target = first[0] + (static_cast<long>(first[num_nodes]) - first[0]) * part / parts;
   int low = 0, high = num_nodes;
   while (low < high) {
     const int middle = (low + high) / 2;

@@ -183,7 +183,10 @@ MACEKIT_INLINE N tanh_of(N x) {
   }
 }
 /// A function with its derivative, for vectors and their duals. silu(x) = x / (1 + exp(-x)).
-template <class V> struct Silu { V value, slope; };
+template <class V>
+struct WithSlope {
+  V value, slope;
+};
 template <class T>
 MACEKIT_INLINE void silu_derivatives(Vector<T> x, Vector<T>& value, Vector<T>& first, Vector<T>& second) {
   const Vector<T> s = T(1) / (T(1) + exponential<T>(-x));
@@ -192,7 +195,7 @@ MACEKIT_INLINE void silu_derivatives(Vector<T> x, Vector<T>& value, Vector<T>& f
   second = s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s));
 }
 template <class N>
-MACEKIT_INLINE Silu<Pack<N>> silu(Pack<N> x) {
+MACEKIT_INLINE WithSlope<Pack<N>> silu(Pack<N> x) {
   using T = scalar_t<N>;
   Vector<T> value, first, second;
   if constexpr (is_dual<N>) {
@@ -206,7 +209,7 @@ MACEKIT_INLINE Silu<Pack<N>> silu(Pack<N> x) {
 
 /// sigmoid(x) = 1 / (1 + exp(-x)), its derivative s (1 - s).
 template <class N>
-MACEKIT_INLINE Silu<Pack<N>> sigmoid(Pack<N> x) {
+MACEKIT_INLINE WithSlope<Pack<N>> sigmoid(Pack<N> x) {
   using T = scalar_t<N>;
   if constexpr (is_dual<N>) {
     const Vector<T> s = T(1) / (T(1) + exponential<T>(-x.v)), slope = s * (T(1) - s);
@@ -221,12 +224,12 @@ MACEKIT_INLINE Vector<T> sign_of(Vector<T> x) {
   return x < T(0) ? broadcast(T(-1)) : broadcast(T(1));
 }
 template <class N>
-MACEKIT_INLINE Silu<Pack<N>> activate(Activation kind, Pack<N> x) {
+MACEKIT_INLINE WithSlope<Pack<N>> activate(Activation kind, Pack<N> x) {
   using T = scalar_t<N>;
   switch (kind) {
     case Activation::silu: return silu<N>(x);
     case Activation::tanh: {  // 2 sigmoid(2x) - 1
-      const Silu<Pack<N>> s = sigmoid<N>(broadcast(T(2)) * x);
+      const WithSlope<Pack<N>> s = sigmoid<N>(broadcast(T(2)) * x);
       return {broadcast(T(2)) * s.value - broadcast(T(1)), broadcast(T(4)) * s.slope};
     }
     case Activation::abs: {

@@ -31,6 +31,7 @@ using namespace macekit;
 
 struct PairMACE::Implementation {
   Precision precision = Precision::float64;
+  Radial radial = Radial::table;
   std::string head, path;
   Inputs inputs;
   std::unique_ptr<Potential> potential;
@@ -94,7 +95,7 @@ void PairMACE::settings(int narg, char **arg) {
   if (allocated)
     for (int i = 1; i <= atom->ntypes; ++i)
       for (int j = i; j <= atom->ntypes; ++j) setflag[i][j] = 0;
-  const std::vector<std::string> keywords{"precision", "head", "input"}, precisions{"float64", "float32"};
+  const std::vector<std::string> keywords{"precision", "head", "radial", "input"}, precisions{"float64", "float32"}, radials{"table", "network"};
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
     if (keyword == "input") {
@@ -108,6 +109,10 @@ void PairMACE::settings(int narg, char **arg) {
     if (k + 1 == narg) fail_together("keyword " + keyword + " needs a value.");
     const std::string value = arg[k + 1];
     if (keyword == "head") impl_->head = value;
+    else if (keyword == "radial") {
+      if (std::find(radials.begin(), radials.end(), value) == radials.end()) fail_together("unknown radial " + value + "; did you mean " + nearest(value, radials) + "?");
+      impl_->radial = radial_of(value);
+    }
     else if (value == "float64") impl_->precision = Precision::float64;
     else if (value == "float32") impl_->precision = Precision::float32;
     else fail_together("unknown precision " + value + "; did you mean " + nearest(value, precisions) + "?");
@@ -150,7 +155,7 @@ void PairMACE::coeff(int narg, char **arg) {
       }
     }
     check_inputs(impl_->potential->hyperparameters(), impl_->inputs);
-    impl_->evaluator = make_evaluator(*impl_->potential, impl_->precision);
+    impl_->evaluator = make_evaluator(*impl_->potential, impl_->precision, Backend::simd, impl_->radial);
   } catch (const std::exception &e) {
     failure = e.what();
   }

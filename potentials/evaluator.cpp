@@ -8,29 +8,41 @@
 #include "potentials/model_constants.hpp"
 #include "potentials/nearest.hpp"
 #include "potentials/potential.hpp"
+#include "potentials/radial_tables.hpp"
 
 namespace macekit {
 namespace {
 
+// Relative error of tables: near rounding, so that energies and forces agree with the network's to the digits that matter.
+template <class T>
+constexpr double table_tolerance = sizeof(T) == 8 ? 1e-10 : 1e-6;
+
 template <class T>
 class EvaluatorOf final : public Evaluator {
  public:
-  EvaluatorOf(const Potential& potential, Backend backend)
+  EvaluatorOf(const Potential& potential, Backend backend, Radial radial)
       : potential_(potential),
         program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
+        tables_(potential, radial == Radial::table ? tabulate(program_, potential.hyperparameters().distance_transform != "None") : std::vector<TableSource>(), backend,
+                table_tolerance<T>),
         weights_(program_, backend),
         constants_(potential.hyperparameters(), potential.tensors()),
-        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors()), backend) {
+        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors()), backend, &tables_) {
     weights_.pack([&](const std::string& name) { return potential_.tensors().at(name).real.data(); });
   }
 
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());
+    tables_.prepare(graph);
     constants_.start(graph, result);
     graph_energy_.assign(graph.num_nodes, 0.0);
-    executor_.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
-    if (request.gradient) executor_.adjoint(exchange, result.edge_gradient.data());
+    if (request.gradient && !request.node_features) {
+      executor_.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
+    } else {
+      executor_.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
+      if (request.gradient) executor_.adjoint(exchange, result.edge_gradient.data());
+    }
     constants_.sum(graph, graph_energy_, result);
     result.node_features.clear();
     if (request.node_features) copy_features(graph, result);
@@ -46,6 +58,7 @@ class EvaluatorOf final : public Evaluator {
     std::vector<std::string> names;
     for (std::size_t k = 0; k < program_.slots.size(); ++k) {
       const SlotInfo& info = program_.slots[k];
+      if (info.components == 0) continue;
       names.push_back(info.name);
       if (info.name != name) continue;
       const std::vector<T> values = executor_.slot(static_cast<Slot>(k));
@@ -53,8 +66,8 @@ class EvaluatorOf final : public Evaluator {
     }
     throw InputError("the program has no array '" + name + "'; it has " + join(names) + ".");
   }
-  std::string describe() const override { return macekit::describe(program_); }
-  std::size_t memory() const override { return executor_.memory(); }
+  std::string describe() const override { return macekit::describe(program_) + tables_.describe(); }
+  std::size_t memory() const override { return executor_.memory() + tables_.memory(); }
 
  private:
   void copy_features(const Graph& graph, Evaluation& result) const {
@@ -87,6 +100,7 @@ class EvaluatorOf final : public Evaluator {
 
   Potential potential_;
   Program program_;
+  RadialTables<T> tables_;
   PackedWeights<T> weights_;
   ModelConstants constants_;
   Executor<T> executor_;
@@ -95,9 +109,15 @@ class EvaluatorOf final : public Evaluator {
 
 }  // namespace
 
-std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend) {
-  if (precision == Precision::float32) return std::make_unique<EvaluatorOf<float>>(potential, backend);
-  return std::make_unique<EvaluatorOf<double>>(potential, backend);
+std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend, Radial radial) {
+  if (precision == Precision::float32) return std::make_unique<EvaluatorOf<float>>(potential, backend, radial);
+  return std::make_unique<EvaluatorOf<double>>(potential, backend, radial);
+}
+
+Radial radial_of(const std::string& name) {
+  if (name == "table") return Radial::table;
+  require<InputError>(name == "network", "radial '", name, "' is unknown; use table or network.");
+  return Radial::network;
 }
 
 Backend backend_of(const std::string& device) {

@@ -5,9 +5,16 @@
 #include <cmath>
 
 #include "kernels/error.hpp"
+#include "kernels/parts.hpp"
 #include "potentials/executor_templates.hpp"
+#include "potentials/radial_tables.hpp"
 
 namespace macekit {
+
+namespace {
+// Atoms whose last layer is evaluated together: enough to occupy all threads, little memory.
+int block_atoms(Backend backend) { return backend == Backend::simd ? 64 * num_parts() : portable_is_gpu() ? 1 << 15 : 64; }
+}  // namespace
 
 template <class T>
 PackedWeights<T>::PackedWeights(const Program& program, Backend backend) : program_(program), backend_(backend) {
@@ -17,8 +24,8 @@ PackedWeights<T>::PackedWeights(const Program& program, Backend backend) : progr
 }
 
 template <class N>
-Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend)
-    : program_(program), weights_(weights), constants_(constants), backend_(backend), kernels_(kernels<N>(backend)), mirror_(backend),
+Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend, const RadialTables<T>* tables)
+    : program_(program), weights_(weights), constants_(constants), backend_(backend), tables_(tables), kernels_(kernels<N>(backend)), mirror_(backend),
       node_energy_(backend), graph_energy_(backend), vec_bar_(backend) {
   for (std::size_t s = 0; s < program.slots.size(); ++s) value_.emplace_back(backend), bar_.emplace_back(backend);
   for (std::size_t k = 0; k < program.weights.size(); ++k) weight_bar_.emplace_back(backend);
@@ -26,10 +33,23 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
   const auto place = [&](const auto& vector) { return mirror_.place(std::to_string(number++), vector.data(), vector.size()); };
   for (const Step& step : program.steps) {
     if (const auto* s = std::get_if<Convolve>(&step)) convolutions_[s] = view(s->tables, place);
+    if (const auto* s = std::get_if<TabulatedConvolve>(&step)) convolutions_[s] = view(s->tables, place);
     if (const auto* s = std::get_if<Contract>(&step)) contractions_[s] = view(s->tables, place), coefficient_bar_.emplace_back(backend);
   }
+  std::size_t after_exchange = 0;
+  for (std::size_t k = 0; k < program.steps.size(); ++k)
+    if (std::holds_alternative<ExchangeRows>(program.steps[k])) after_exchange = k + 1;
+  local_slot_.assign(program.slots.size(), true);
+  for (std::size_t k = 0; k < program.steps.size(); ++k) {
+    const Slot written = slot_written(program.steps[k]);
+    local_step_.push_back(k >= after_exchange && (std::holds_alternative<ReadOut>(program.steps[k]) || (written >= 0 && program.slots[written].rows == Rows::node)));
+    if (written >= 0 && !local_step_.back()) local_slot_[written] = false;
+  }
+  for (std::size_t s = 0; s < program.slots.size(); ++s)
+    if (program.slots[s].rows != Rows::node) local_slot_[s] = false;
   const auto place_named = [&](const char* name, const std::vector<double>& v) { return v.empty() ? nullptr : mirror_.place(name, v.data(), v.size()); };
   radial_ = constants_.radial;
+  if (program_.basis < 0) radial_.size = 0;
   radial_.centres = place_named("centres", constants_.centres), radial_.radius = place_named("radius", constants_.radius);
   one_of_each_head_.assign(constants_.num_heads, 1.0);
   scale_ = place_named("scale", constants_.scale), ones_ = place_named("ones", one_of_each_head_);
@@ -37,13 +57,9 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
 }
 
 template <class N>
-void Executor<N>::prepare(const Graph& graph) {
+void Executor<N>::prepare(const Graph& graph, int block) {
   std::vector<int> head(graph.num_nodes);
-  rows_of_species_.assign(constants_.num_species, {});
-  for (int i = 0; i < graph.num_nodes; ++i) {
-    head[i] = graph.head ? graph.head[graph.graph_of ? graph.graph_of[i] : 0] : 0;
-    rows_of_species_[graph.species[i]].push_back(i);
-  }
+  for (int i = 0; i < graph.num_nodes; ++i) head[i] = graph.head ? graph.head[graph.graph_of ? graph.graph_of[i] : 0] : 0;
   head_storage_ = std::move(head);
   head_ = mirror_.place("head", head_storage_.data(), head_storage_.size());
   receiver_storage_.resize(graph.num_edges);
@@ -58,15 +74,26 @@ void Executor<N>::prepare(const Graph& graph) {
   graph_.vec = mirror_.place("vec", graph.vec, 3L * graph.num_edges);
   graph_.species = mirror_.place("species", graph.species, graph.num_rows);
   graph_.graph_of = graph_.head = nullptr;
+  prepare_nodes(0, graph.num_nodes);
   for (std::size_t s = 0; s < value_.size(); ++s) {
-    const SlotInfo& info = program_.slots[s];
-    value_[s].resize(static_cast<std::size_t>(rows(info.rows)) * info.components * planes<N> * info.channels);
+    const int count = local_slot_[s] ? std::min(block, graph.num_nodes) : rows(program_.slots[s].rows);
+    value_[s].resize(count * row_size(static_cast<Slot>(s)));
   }
+}
+
+// Steps run over atoms begin .. end from here on.
+template <class N>
+void Executor<N>::prepare_nodes(int begin, int end) {
+  begin_ = begin;
+  nodes_ = graph_;
+  nodes_.num_nodes = end - begin, nodes_.first = graph_.first + begin, nodes_.first_row = begin;
+  rows_of_species_.assign(constants_.num_species, {});
+  for (int i = begin; i < end; ++i) rows_of_species_[host_graph_.species[i]].push_back(i - begin);
 }
 
 template <class N>
 GeometryArgs<N> Executor<N>::geometry_args() {
-  return {graph_.num_edges, constants_.max_ell, radial_, graph_.vec, vec_dot_, value_[program_.Y].data(), value_[program_.basis].data(),
+  return {graph_.num_edges, constants_.max_ell, radial_, graph_.vec, vec_dot_, value_[program_.Y].data(), program_.basis < 0 ? nullptr : value_[program_.basis].data(),
           program_.envelope < 0 ? nullptr : value_[program_.envelope].data(), graph_.sender, receiver_, graph_.species};
 }
 template <class N>
@@ -78,35 +105,74 @@ RepulsionArgs Executor<N>::repulsion_args() {
 }
 
 template <class N>
-void Executor<N>::forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy, double* graph_energy) {
-  prepare(graph);
+void Executor<N>::start(const Graph& graph, const double* vec_dot, double* node_energy, int block) {
+  prepare(graph, block);
   std::vector<double> no_motion;
   if (is_dual<N> && !vec_dot) no_motion.assign(3L * graph.num_edges, 0.0), vec_dot = no_motion.data();
   vec_dot_ = is_dual<N> ? mirror_.place("vec_dot", vec_dot, 3L * graph.num_edges) : nullptr;
   wants_energy_ = node_energy;
   node_energy_.resize(graph.num_nodes), node_energy_.zero();
   graph_energy_.resize(graph.num_nodes), graph_energy_.zero();
-  for (const Step& step : program_.steps) {
-    if (const auto* s = std::get_if<Mix>(&step)) value_[s->y].zero();
-    if (const auto* s = std::get_if<Normalize>(&step)) value_[s->y].zero();
-    if (const auto* s = std::get_if<Activate>(&step)) value_[s->y].zero();
-  }
   kernels_.geometry(geometry_args());
-  for (const Step& step : program_.steps) std::visit([&](const auto& s) { run(s, exchange); }, step);
+}
+
+template <class N>
+void Executor<N>::run_steps(bool local, Exchange& exchange) {
+  // The slots that steps add to start from zero.
+  for (std::size_t k = 0; k < program_.steps.size(); ++k) {
+    if (local_step_[k] != local) continue;
+    const Step& step = program_.steps[k];
+    if (std::holds_alternative<Mix>(step) || std::holds_alternative<Normalize>(step) || std::holds_alternative<Activate>(step)) value_[slot_written(step)].zero();
+  }
+  for (std::size_t k = 0; k < program_.steps.size(); ++k)
+    if (local_step_[k] == local) std::visit([&](const auto& s) { run(s, exchange); }, program_.steps[k]);
+}
+
+template <class N>
+void Executor<N>::zero_bars(bool local) {
+  for (std::size_t s = 0; s < bar_.size(); ++s)
+    if (has_bar(static_cast<Slot>(s)) && local_slot_[s] == local) bar_[s].resize(value_[s].size()), bar_[s].zero();
+}
+
+template <class N>
+void Executor<N>::run_adjoint_steps(bool local, Exchange& exchange) {
+  for (std::size_t k = program_.steps.size(); k-- > 0;)
+    if (local_step_[k] == local) std::visit([&](const auto& s) { run_adjoint(s, exchange); }, program_.steps[k]);
+}
+
+template <class N>
+void Executor<N>::give_energies(double* node_energy, double* graph_energy) const {
   const auto give = [&](const Buffer<double>& from, double* to) {
     if (!to) return;
     const std::vector<double> energy = from.to_host();
-    for (int i = 0; i < graph.num_nodes; ++i) to[i] += energy[i];
+    for (std::size_t i = 0; i < energy.size(); ++i) to[i] += energy[i];
   };
   give(node_energy_, node_energy), give(graph_energy_, graph_energy);
 }
 
 template <class N>
+void Executor<N>::forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy, double* graph_energy) {
+  start(graph, vec_dot, node_energy, graph.num_nodes);
+  run_steps(false, exchange);
+  run_steps(true, exchange);
+  give_energies(node_energy, graph_energy);
+}
+
+template <class N>
 void Executor<N>::reverse(Exchange& exchange) {
-  for (std::size_t s = 0; s < bar_.size(); ++s)
-    if (is_dual<N> || program_.slots[s].depends_on_positions) bar_[s].resize(value_[s].size()), bar_[s].zero();
-  for (auto step = program_.steps.rbegin(); step != program_.steps.rend(); ++step)
-    std::visit([&](const auto& s) { run_adjoint(s, exchange); }, *step);
+  zero_bars(false), zero_bars(true);
+  run_adjoint_steps(true, exchange);
+  run_adjoint_steps(false, exchange);
+}
+
+template <class N>
+void Executor<N>::geometry_adjoint(double* vec_bar) {
+  if constexpr (!is_dual<N>) {
+    kernels_.geometry_adjoint({geometry_args(), bar_[program_.Y].data(), program_.basis < 0 ? nullptr : bar_[program_.basis].data(), vec_bar_.data(),
+                               program_.envelope < 0 ? nullptr : bar_[program_.envelope].data()});
+    const std::vector<double> sum = vec_bar_.to_host();
+    for (std::size_t k = 0; k < sum.size(); ++k) vec_bar[k] += sum[k];
+  }
 }
 
 template <class N>
@@ -114,10 +180,28 @@ void Executor<N>::adjoint(Exchange& exchange, double* vec_bar) {
   if constexpr (!is_dual<N>) {
     vec_bar_.resize(3L * graph_.num_edges), vec_bar_.zero();
     reverse(exchange);
-    kernels_.geometry_adjoint(
-        {geometry_args(), bar_[program_.Y].data(), bar_[program_.basis].data(), vec_bar_.data(), program_.envelope < 0 ? nullptr : bar_[program_.envelope].data()});
-    const std::vector<double> sum = vec_bar_.to_host();
-    for (std::size_t k = 0; k < sum.size(); ++k) vec_bar[k] += sum[k];
+    geometry_adjoint(vec_bar);
+  }
+}
+
+template <class N>
+void Executor<N>::forward_and_adjoint(const Graph& graph, Exchange& exchange, double* node_energy, double* graph_energy, double* vec_bar) {
+  if constexpr (!is_dual<N>) {
+    const int block = block_atoms(backend_);
+    start(graph, nullptr, node_energy, block);
+    run_steps(false, exchange);
+    vec_bar_.resize(3L * graph_.num_edges), vec_bar_.zero();
+    zero_bars(false);
+    for (int begin = 0; begin < graph.num_nodes; begin += block) {
+      prepare_nodes(begin, std::min(graph.num_nodes, begin + block));
+      zero_bars(true);
+      run_steps(true, exchange);
+      run_adjoint_steps(true, exchange);
+    }
+    prepare_nodes(0, graph.num_nodes);
+    run_adjoint_steps(false, exchange);
+    geometry_adjoint(vec_bar);
+    give_energies(node_energy, graph_energy);
   }
 }
 
@@ -240,8 +324,8 @@ void Executor<N>::run_adjoint(const RadialMLP& s, Exchange&) {
 // ---- density, division by it, gate ----
 template <class N>
 DensityArgs<N> Executor<N>::args(const Density& s) {
-  return {graph_.num_nodes, graph_.first, program_.slots[s.hidden].channels, value_[s.hidden].data(), weights_.weight(s.weight),
-          s.times_envelope ? value_[program_.envelope].data() : nullptr, value_[s.rho].data()};
+  return {nodes_.num_nodes, nodes_.first, program_.slots[s.hidden].channels, value(s.hidden), weights_.weight(s.weight),
+          s.times_envelope ? value(program_.envelope) : nullptr, value(s.rho)};
 }
 template <class N>
 void Executor<N>::run(const Density& s, Exchange&) {
@@ -250,12 +334,12 @@ void Executor<N>::run(const Density& s, Exchange&) {
 template <class N>
 void Executor<N>::run_adjoint(const Density& s, Exchange&) {
   kernels_.density_adjoint(
-      {args(s), bar_[s.rho].data(), bar_[s.hidden].data(), s.times_envelope ? bar_[program_.envelope].data() : nullptr, weight_bar_or_null(s.weight)});
+      {args(s), value_bar(s.rho), value_bar(s.hidden), s.times_envelope ? value_bar(program_.envelope) : nullptr, weight_bar_or_null(s.weight)});
 }
 template <class N>
 NormalizeArgs<N> Executor<N>::args(const Normalize& s) {
   const SlotInfo& x = program_.slots[s.x];
-  return {graph_.num_nodes, x.components, x.channels, value_[s.rho].data(), weights_.weight(s.alpha_beta), value_[s.x].data(), value_[s.y].data()};
+  return {nodes_.num_nodes, x.components, x.channels, value(s.rho), weights_.weight(s.alpha_beta), value(s.x), value(s.y)};
 }
 template <class N>
 void Executor<N>::run(const Normalize& s, Exchange&) {
@@ -263,11 +347,11 @@ void Executor<N>::run(const Normalize& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const Normalize& s, Exchange&) {
-  kernels_.normalize_adjoint({args(s), bar_[s.y].data(), bar_[s.x].data(), bar_[s.rho].data(), weight_bar_or_null(s.alpha_beta)});
+  kernels_.normalize_adjoint({args(s), value_bar(s.y), value_bar(s.x), value_bar(s.rho), weight_bar_or_null(s.alpha_beta)});
 }
 template <class N>
 GateArgs<N> Executor<N>::args(const Gate& s) {
-  return {graph_.num_nodes, s.l_max, program_.slots[s.x].channels, s.silu_factor, s.sigmoid_factor, value_[s.x].data(), value_[s.y].data()};
+  return {nodes_.num_nodes, s.l_max, program_.slots[s.x].channels, s.silu_factor, s.sigmoid_factor, value(s.x), value(s.y)};
 }
 template <class N>
 void Executor<N>::run(const Gate& s, Exchange&) {
@@ -275,7 +359,7 @@ void Executor<N>::run(const Gate& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const Gate& s, Exchange&) {
-  kernels_.gate_adjoint({args(s), bar_[s.y].data(), bar_[s.x].data()});
+  kernels_.gate_adjoint({args(s), value_bar(s.y), value_bar(s.x)});
 }
 
 // ---- ZBL ----
@@ -297,8 +381,8 @@ void Executor<N>::run_adjoint(const Repulsion&, Exchange&) {
 // ---- convolution ----
 template <class N>
 ConvolutionArgs<N> Executor<N>::args(const Convolve& s) {
-  return {graph_, convolutions_.at(&s), program_.slots[s.u].channels, program_.slots[s.hidden].channels, weights_.weight(s.weight), weights_.transposed(s.weight),
-          value_[s.Y].data(), value_[s.hidden].data(), value_[s.u].data(), value_[s.A].data()};
+  return {nodes_, convolutions_.at(&s), program_.slots[s.u].channels, program_.slots[s.hidden].channels, weights_.weight(s.weight), weights_.transposed(s.weight),
+          value_[s.Y].data(), value_[s.hidden].data(), value_[s.u].data(), value(s.A)};
 }
 template <class N>
 void Executor<N>::run(const Convolve& s, Exchange&) {
@@ -306,20 +390,33 @@ void Executor<N>::run(const Convolve& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const Convolve& s, Exchange&) {
-  kernels_.convolution_adjoint({args(s), bar_[s.A].data(), bar(s.u), bar_[s.Y].data(), bar_[s.hidden].data(), is_dual<N> ? weight_bar_[s.weight].data() : nullptr});
+  kernels_.convolution_adjoint({args(s), value_bar(s.A), has_bar(s.u) ? bar_[s.u].data() : nullptr, bar_[s.Y].data(), bar_[s.hidden].data(), is_dual<N> ? weight_bar_[s.weight].data() : nullptr});
+}
+
+template <class N>
+TabulatedConvolutionArgs<typename Executor<N>::T> Executor<N>::args(const TabulatedConvolve& s) {
+  return {nodes_, convolutions_.at(&s), program_.slots[s.A].channels, tables_->view(s.table), value_[s.Y].data(), s.u < 0 ? nullptr : value_[s.u].data(), value(s.A)};
+}
+template <class N>
+void Executor<N>::run(const TabulatedConvolve& s, Exchange&) {
+  if constexpr (!is_dual<N>) kernels_.tabulated_convolution(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const TabulatedConvolve& s, Exchange&) {
+  if constexpr (!is_dual<N>) kernels_.tabulated_convolution_adjoint({args(s), value_bar(s.A), s.u < 0 || !has_bar(s.u) ? nullptr : bar_[s.u].data(), bar_[s.Y].data(), vec_bar_.data()});
 }
 
 // ---- linear maps ----
 template <class N>
 int Executor<N>::row_count(Slot x, Slot y) const {
-  return program_.slots[x].rows == Rows::all && program_.slots[y].rows == Rows::all ? graph_.num_rows : graph_.num_nodes;
+  return program_.slots[x].rows == Rows::all && program_.slots[y].rows == Rows::all ? graph_.num_rows : nodes_.num_nodes;
 }
 template <class N>
 LinearArgs<N> Executor<N>::args(const Mix& s) {
   const SlotInfo &x = program_.slots[s.x], &y = program_.slots[s.y];
   LinearArgs<N> a{row_count(s.x, s.y), x.components, y.components, x.channels, y.channels, &s.blocks, weights_.weight(s.weight), weights_.transposed(s.weight),
-                  value_[s.x].data(), value_[s.y].data()};
-  if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species, a.rows_of_species = &rows_of_species_;
+                  value(s.x), value(s.y)};
+  if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species + begin_, a.rows_of_species = &rows_of_species_;
   return a;
 }
 template <class N>
@@ -330,7 +427,7 @@ template <class N>
 void Executor<N>::run_adjoint(const Mix& s, Exchange&) {
   if (!bar(s.y)) return;
   if (!is_dual<N> && !bar(s.x)) return;
-  kernels_.linear_adjoint({args(s), bar_[s.y].data(), bar(s.x), is_dual<N> ? weight_bar_[s.weight].data() : nullptr, program_.weights[s.weight].size});
+  kernels_.linear_adjoint({args(s), value_bar(s.y), bar(s.x), is_dual<N> ? weight_bar_[s.weight].data() : nullptr, program_.weights[s.weight].size});
 }
 
 // ---- symmetric contraction ----
@@ -347,8 +444,8 @@ int contraction_number(const Program& program, const Contract& s) {
 }  // namespace
 template <class N>
 ContractionArgs<N> Executor<N>::args(const Contract& s) {
-  return {contractions_.at(&s), graph_.num_nodes, program_.slots[s.A].channels, s.num_species == 1 ? no_species_ : graph_.species, weights_.coefficients(contraction_number(program_, s)),
-          value_[s.A].data(), value_[s.B].data()};
+  return {contractions_.at(&s), nodes_.num_nodes, program_.slots[s.A].channels, s.num_species == 1 ? no_species_ : graph_.species + begin_, weights_.coefficients(contraction_number(program_, s)),
+          value(s.A), value(s.B)};
 }
 template <class N>
 void Executor<N>::run(const Contract& s, Exchange&) {
@@ -356,7 +453,7 @@ void Executor<N>::run(const Contract& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const Contract& s, Exchange&) {
-  kernels_.contraction_adjoint({args(s), bar_[s.B].data(), bar_[s.A].data(), is_dual<N> ? coefficient_bar_[contraction_number(program_, s)].data() : nullptr});
+  kernels_.contraction_adjoint({args(s), value_bar(s.B), value_bar(s.A), is_dual<N> ? coefficient_bar_[contraction_number(program_, s)].data() : nullptr});
 }
 
 // ---- exchange of ghost rows ----
@@ -384,9 +481,9 @@ void Executor<N>::run_adjoint(const ExchangeRows& s, Exchange& exchange) {
 template <class N>
 ReadoutArgs<N> Executor<N>::args(const ReadOut& s) {
   const SlotInfo& h = program_.slots[s.h];
-  ReadoutArgs<N> a{graph_.num_nodes, h.components, h.channels, constants_.num_heads, s.width, s.columns, head_, s.of_graph ? ones_ : scale_,
-                   weights_.weight(s.W1), weights_.transposed(s.W1), weight_or_null(s.W2), value_[s.h].data(), nullptr};
-  if (wants_energy_) a.node_energy = (s.of_graph ? graph_energy_ : node_energy_).data();
+  ReadoutArgs<N> a{nodes_.num_nodes, h.components, h.channels, constants_.num_heads, s.width, s.columns, head_ + begin_, s.of_graph ? ones_ : scale_,
+                   weights_.weight(s.W1), weights_.transposed(s.W1), weight_or_null(s.W2), value(s.h), nullptr};
+  if (wants_energy_) a.node_energy = (s.of_graph ? graph_energy_ : node_energy_).data() + begin_;
   a.activation = s.activation, a.Wm = weight_or_null(s.Wm), a.bm = weight_or_null(s.bm), a.b2 = weight_or_null(s.b2);
   return a;
 }

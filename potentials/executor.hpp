@@ -107,11 +107,15 @@ struct ExecutorConstants {
   } repulsion;
 };
 
+template <class T>
+class RadialTables;
+
 template <class N>
 class Executor {
  public:
   using T = scalar_t<N>;
-  Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend);
+  /// @param tables  of a program with TabulatedConvolve steps
+  Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend, const RadialTables<T>* tables = nullptr);
 
   /// Runs all steps. Graph and results are host arrays, whatever the backend.
   /// @param vec_dot  [E][3] tangents of the edge vectors (dual numbers), may be null for none
@@ -120,6 +124,9 @@ class Executor {
   void forward(const Graph& graph, Exchange& exchange, const double* vec_dot, double* node_energy, double* graph_energy);
   /// Of the last forward(). Plain numbers: vec_bar [E][3] is added to.
   void adjoint(Exchange& exchange, double* vec_bar);
+  /// Both at once, for plain numbers: what follows the last exchange concerns single atoms, so it is run forward and back for
+  /// one block of atoms after the other, in memory for one block.
+  void forward_and_adjoint(const Graph& graph, Exchange& exchange, double* node_energy, double* graph_energy, double* vec_bar);
   /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
   void parameter_adjoint(Exchange& exchange, const double* node_seed);
   /// After parameter_adjoint: adds the gradients to file-layout arrays, `find(name)` returning a pointer or null.
@@ -130,10 +137,23 @@ class Executor {
   std::size_t memory() const;
 
  private:
-  void prepare(const Graph& graph);
+  void prepare(const Graph& graph, int block);
+  void prepare_nodes(int begin, int end);
+  void start(const Graph& graph, const double* vec_dot, double* node_energy, int block);
+  void run_steps(bool local, Exchange& exchange);
+  void run_adjoint_steps(bool local, Exchange& exchange);
   void reverse(Exchange& exchange);
-  int rows(Rows kind) const { return kind == Rows::node ? graph_.num_nodes : kind == Rows::all ? graph_.num_rows : graph_.num_edges; }
-  T* bar(Slot s) { return is_dual<N> || program_.slots[s].depends_on_positions ? bar_[s].data() : nullptr; }
+  void zero_bars(bool local);
+  void geometry_adjoint(double* vec_bar);
+  void give_energies(double* node_energy, double* graph_energy) const;
+  int rows(Rows kind) const { return kind == Rows::node ? nodes_.num_nodes : kind == Rows::all ? graph_.num_rows : graph_.num_edges; }
+  // Row `begin_` of arrays of atoms; those of local steps hold the block alone.
+  std::size_t row_size(Slot s) const { return static_cast<std::size_t>(program_.slots[s].components) * planes<N> * program_.slots[s].channels; }
+  std::size_t shift(Slot s) const { return program_.slots[s].rows == Rows::edge || local_slot_[s] ? 0 : begin_ * row_size(s); }
+  T* value(Slot s) { return value_[s].data() + shift(s); }
+  T* value_bar(Slot s) { return bar_[s].data() + shift(s); }
+  bool has_bar(Slot s) const { return is_dual<N> || program_.slots[s].depends_on_positions; }
+  T* bar(Slot s) { return has_bar(s) ? value_bar(s) : nullptr; }
   template <class Carry>
   void carry(Buffer<T>& rows, int columns, const Carry& f);
 
@@ -143,6 +163,7 @@ class Executor {
   void run(const Activate&, Exchange&);
   void run(const RadialMLP&, Exchange&);
   void run(const Convolve&, Exchange&);
+  void run(const TabulatedConvolve&, Exchange&);
   void run(const Density&, Exchange&);
   void run(const Normalize&, Exchange&);
   void run(const Gate&, Exchange&);
@@ -156,6 +177,7 @@ class Executor {
   void run_adjoint(const Activate&, Exchange&);
   void run_adjoint(const RadialMLP&, Exchange&);
   void run_adjoint(const Convolve&, Exchange&);
+  void run_adjoint(const TabulatedConvolve&, Exchange&);
   void run_adjoint(const Density&, Exchange&);
   void run_adjoint(const Normalize&, Exchange&);
   void run_adjoint(const Gate&, Exchange&);
@@ -167,6 +189,7 @@ class Executor {
 
   RadialArgs<N> args(const RadialMLP&);
   ConvolutionArgs<N> args(const Convolve&);
+  TabulatedConvolutionArgs<T> args(const TabulatedConvolve&);
   LinearArgs<N> args(const Mix&);
   ContractionArgs<N> args(const Contract&);
   ReadoutArgs<N> args(const ReadOut&);
@@ -184,26 +207,30 @@ class Executor {
   const PackedWeights<T>& weights_;
   ExecutorConstants constants_;
   Backend backend_;
+  const RadialTables<T>* tables_;
   const Kernels<N>& kernels_;
   std::vector<Buffer<T>> value_, bar_, weight_bar_, coefficient_bar_;
   Mirror mirror_;
   std::map<const void*, ConvolutionView> convolutions_;  // tables of each step, where kernels read them
   std::map<const void*, ContractionView> contractions_;
+  std::vector<bool> local_step_, local_slot_;  // after the last exchange, of atoms alone
   RadialBasis radial_;
   const double *scale_, *ones_, *repulsion_charge_, *repulsion_radius_;
   std::vector<double> one_of_each_head_;
   // Of the last forward(), where kernels read them:
   Graph graph_;
+  Graph nodes_;    // the atoms that steps run over: all, or those of a block
+  int begin_ = 0;  // the first of them
   const Inputs* inputs_ = nullptr;  // on the host, with the graph that they belong to
   Graph host_graph_;
   std::vector<int> head_storage_, receiver_storage_, zeros_;
   std::map<const void*, std::vector<int>> class_storage_;
   std::map<const void*, const int*> class_of_row_;
-  const int *head_ = nullptr, *receiver_ = nullptr, *no_species_ = nullptr;  // of each node, of each edge, a zero for each node
+  const int *head_ = nullptr, *receiver_ = nullptr, *no_species_ = nullptr;  // of each node, of each edge; a zero for each node
   const double *vec_dot_ = nullptr, *node_seed_ = nullptr;
   Buffer<double> node_energy_, graph_energy_, vec_bar_;
   bool wants_energy_ = false;
-  std::vector<std::vector<int>> rows_of_species_;  // of nodes; on the host
+  std::vector<std::vector<int>> rows_of_species_;  // of the atoms that steps run over; on the host
 };
 
 }  // namespace macekit

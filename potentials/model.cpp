@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <sstream>
 
 #include "kernels/error.hpp"
 #include "potentials/architecture.hpp"
@@ -25,9 +24,11 @@ class Recorder {
     Slot h = slot("h0", Rows::all, 1, pad(C), false);
     p_.steps.push_back(EmbedSpecies{h, species_table("node_embedding.linear.weight", C)});
     if (!hp_.embeddings.empty()) embed_inputs(h);
-    if (hp_.use_embedding_readout)
-      p_.steps.push_back(ReadOut{h, 0, pad(hp_.num_heads()), matrix("embedding_readout.linear.weight", C, hp_.num_heads(), 1 / std::sqrt(double(C))), -1});
-    if (hp_.use_embedding_readout) std::get<ReadOut>(p_.steps.back()).of_graph = true;
+    if (hp_.use_embedding_readout) {
+      ReadOut step{h, 0, pad(hp_.num_heads()), matrix("embedding_readout.linear.weight", C, hp_.num_heads(), 1 / std::sqrt(double(C))), -1};
+      step.of_graph = true;
+      p_.steps.push_back(step);
+    }
     if (hp_.pair_repulsion) p_.steps.push_back(Repulsion{});
     for (int t = 0; t < T; ++t) {
       const int l_in = input_lmax(hp_, t), l_edge = edge_lmax(hp_, t), l_out = output_lmax(hp_, t), C_edge = edge_channels(hp_, t);
@@ -418,47 +419,6 @@ SparseU read_basis(const Tensors& tensors, const std::string& name, int l_out, i
     for (int j = 1; j <= order; ++j) require<InputError>(row[j] >= 0 && row[j] < num_inputs, "potential: tensor ", name, ".index row ", k, " is out of range");
   }
   return u;
-}
-
-namespace {
-const char* text(Rows rows) { return rows == Rows::node ? "N" : rows == Rows::all ? "N+ghosts" : "E"; }
-}  // namespace
-
-std::string describe(const Program& p) {
-  std::ostringstream out;
-  const auto show = [&](Slot s) {
-    const SlotInfo& info = p.slots[s];
-    std::ostringstream one;
-    one << info.name << "[" << text(info.rows) << "," << info.components << "," << info.channels << "]";
-    return one.str();
-  };
-  out << show(p.Y) << ", " << show(p.basis) << (p.envelope < 0 ? std::string() : ", " + show(p.envelope)) << " = geometry(vec)\n";
-  for (const Step& step : p.steps) {
-    if (const auto* s = std::get_if<EmbedSpecies>(&step)) out << show(s->h) << " = embed(" << (s->input < 0 ? "species" : p.inputs[s->input].name) << ")";
-    if (const auto* s = std::get_if<LoadInput>(&step)) out << show(s->x) << " = " << p.inputs[s->input].name;
-    if (const auto* s = std::get_if<Activate>(&step))
-      out << show(s->y) << " += " << (s->kind == Activation::silu ? "silu(" : "identity(") << show(s->x) << (s->bias < 0 ? ")" : " + bias)");
-    if (const auto* s = std::get_if<RadialMLP>(&step)) {
-      out << show(s->hidden) << " = radial_mlp(basis";
-      if (s->of_sender >= 0) out << ", " << show(s->of_sender) << ", " << show(s->of_receiver);
-      for (int w : s->widths) out << " " << w;
-      out << ")" << (s->times_envelope ? " * envelope" : "");
-    }
-    if (const auto* s = std::get_if<Density>(&step)) out << show(s->rho) << " = density(" << show(s->hidden) << ")" << (s->times_envelope ? " * envelope" : "");
-    if (const auto* s = std::get_if<Normalize>(&step)) out << show(s->y) << " += " << show(s->x) << " / (beta " << show(s->rho) << " + alpha)";
-    if (const auto* s = std::get_if<Gate>(&step)) out << show(s->y) << " = gate(" << show(s->x) << ")";
-    if (std::holds_alternative<Repulsion>(step)) out << "energy += zbl(vec)";
-    if (const auto* s = std::get_if<Convolve>(&step))
-      out << show(s->A) << " = convolution(" << show(s->u) << ", Y, " << show(s->hidden) << ")  " << s->tables.paths.size() << " paths";
-    if (const auto* s = std::get_if<Mix>(&step))
-      out << show(s->y) << " += " << (s->species_stride ? "species_linear(" : "linear(") << show(s->x) << ")  " << s->blocks.size() << " blocks";
-    if (const auto* s = std::get_if<Contract>(&step))
-      out << show(s->B) << " = contraction(" << show(s->A) << ")  " << s->tables.num_coefficients << " monomials, " << s->tables.pairs.size() << " pairs";
-    if (const auto* s = std::get_if<ExchangeRows>(&step)) out << show(s->u) << " = exchange";
-    if (const auto* s = std::get_if<ReadOut>(&step)) out << (s->of_graph ? "graph energy += " : "energy += ") << (s->width ? "mlp_readout(" : "linear_readout(") << show(s->h) << ")";
-    out << "\n";
-  }
-  return out.str();
 }
 
 }  // namespace macekit

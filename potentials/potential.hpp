@@ -45,6 +45,12 @@ int atomic_number_of(const std::string& symbol);
 
 enum class Precision { float64, float32 };
 
+/// How radial functions are evaluated.
+enum class Radial {
+  table,    ///< splines made from the network at the start, with errors near rounding; networks stay where tables cannot serve
+  network,  ///< the network itself, edge by edge
+};
+
 /// What one evaluation returns; arrays are resized by `compute`.
 struct Evaluation {
   std::vector<double> node_energy;  ///< [N] eV, E0 included
@@ -82,11 +88,14 @@ class Evaluator {
 };
 
 /// Kokkos must be initialised before and outlive the evaluator.
-std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend = Backend::simd);
+std::unique_ptr<Evaluator> make_evaluator(const Potential& potential, Precision precision, Backend backend = Backend::simd, Radial radial = Radial::table);
 
 /// `auto` (a GPU where there is one), `cpu` or `gpu`; `portable` means the GPU's kernels wherever Kokkos runs them, for tests.
 /// @throws InputError  for another name, or `gpu` where macekit was built without
 Backend backend_of(const std::string& device);
+
+/// `table` or `network`.  @throws InputError  for another name
+Radial radial_of(const std::string& name);
 
 /// Forces and virials from edge gradients: F[receiver] -= g, F[sender] += g; the virial of an edge is -g (x) vec.
 /// @param forces       [num_rows][3] added to; ghost rows receive their share

@@ -17,7 +17,7 @@ using Slot = int;                     ///< an array that steps read and write
 struct SlotInfo {
   std::string name;
   Rows rows;
-  int components;
+  int components;       ///< 0: not used by any step
   int channels;        ///< padded
   bool depends_on_positions;
 };
@@ -92,6 +92,12 @@ struct Convolve {
   ConvolutionPaths tables;
   WeightId weight;
 };
+struct TabulatedConvolve {  ///< Convolve with tables instead of a radial network
+  Slot u;  ///< -1: the features of the sender, and the linear map that follows, are part of the table
+  Slot Y, A;
+  ConvolutionPaths tables;
+  int table;  ///< into the tables of radial_tables.hpp
+};
 struct Mix {  ///< y += W x; per element of the row if `species_stride` > 0
   Slot x, y;
   std::vector<LinearBlock> blocks;
@@ -117,14 +123,14 @@ struct ReadOut {
   WeightId Wm = -1, bm = -1, b2 = -1;
   bool of_graph = false;  ///< adds to the energy, unscaled, but to no node's (the embedding read-out)
 };
-using Step = std::variant<EmbedSpecies, LoadInput, Activate, RadialMLP, Convolve, Density, Normalize, Gate, Mix, Contract, ExchangeRows, ReadOut, Repulsion>;
+using Step = std::variant<EmbedSpecies, LoadInput, Activate, RadialMLP, Convolve, TabulatedConvolve, Density, Normalize, Gate, Mix, Contract, ExchangeRows, ReadOut, Repulsion>;
 
 struct Program {
   std::vector<SlotInfo> slots;
   std::vector<Weights> weights;
   std::vector<Step> steps;
   std::vector<InputEmbedding> inputs;
-  Slot Y = -1, basis = -1, envelope = -1;  ///< of edges; no envelope: -1
+  Slot Y = -1, basis = -1, envelope = -1;  ///< of edges; -1: not wanted
   int num_species = 0, num_channels = 0;  ///< channels without padding
   struct LayerOutput {
     Slot h;
@@ -132,6 +138,12 @@ struct Program {
   };
   std::vector<LayerOutput> layer_outputs;
 };
+/// Slots that a step reads, without those that it only adds to.
+std::vector<Slot> slots_read(const Step&, const Program&);
+/// The slot that a step overwrites or adds to; -1: none.
+Slot slot_written(const Step&);
+/// Drops steps whose results nothing reads, and the arrays that no step uses.
+void remove_dead_steps(Program&);
 /// One line a step, with shapes.
 std::string describe(const Program&);
 

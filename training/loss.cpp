@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include "kernels/error.hpp"
+#include "potentials/nearest.hpp"
 
 namespace macekit::training {
 namespace {

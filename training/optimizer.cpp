@@ -5,11 +5,11 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
 #include "kernels/error.hpp"
+#include "potentials/nearest.hpp"
 #include "training/model.hpp"
 
 namespace macekit::training {
@@ -70,7 +70,7 @@ Optimizer::Optimizer(torch::Tensor flat, std::vector<Parameter> parameters, bool
       b2_(0.999),
       clip_(s.clip_grad),
       ema_decay_(s.ema_decay) {
-  const std::array<std::string, 3> known{"adam", "adamw", "schedulefree"};
+  const std::vector<std::string> known{"adam", "adamw", "schedulefree"};
   require<InputError>(std::find(known.begin(), known.end(), kind_) != known.end(), "optimizer: unknown name ", kind_, "; did you mean ",
                       nearest(kind_, known), "? Known: adam, adamw, schedulefree.");
   const bool schedulefree = kind_ == "schedulefree";
@@ -173,7 +173,7 @@ Schedule::Schedule(const Settings& s)
       factor_(s.lr_factor),
       gamma_(s.lr_scheduler_gamma),
       patience_(s.scheduler_patience) {
-  const std::array<std::string, 3> known{"ReduceLROnPlateau", "ExponentialLR", "constant"};
+  const std::vector<std::string> known{"ReduceLROnPlateau", "ExponentialLR", "constant"};
   require<InputError>(std::find(known.begin(), known.end(), kind_) != known.end(), "scheduler: unknown name ", kind_, "; did you mean ",
                       nearest(kind_, known), "? Known: ReduceLROnPlateau, ExponentialLR, constant.");
 }

@@ -54,22 +54,4 @@ struct Settings {
 /// Missing keys keep their defaults.  @throws InputError  unknown key (with the nearest one), wrong type or value
 Settings settings_from_json(const std::string& json);
 
-/// The member of `known` with the smallest edit distance to `word`.
-template <class Names>
-std::string nearest(const std::string& word, const Names& known);
-
-/// Levenshtein distance.
-int edit_distance(const std::string& a, const std::string& b);
-
-template <class Names>
-std::string nearest(const std::string& word, const Names& known) {
-  std::string best;
-  int least = 1 << 20;
-  for (const std::string& name : known) {
-    const int distance = edit_distance(word, name);
-    if (distance < least) least = distance, best = name;
-  }
-  return best;
-}
-
 }  // namespace macekit::training

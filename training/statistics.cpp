@@ -3,10 +3,10 @@
 
 #include <torch/torch.h>
 
-#include <array>
 #include <cmath>
 
 #include "kernels/error.hpp"
+#include "potentials/nearest.hpp"
 #include "training/settings.hpp"
 
 namespace macekit::training {
@@ -54,7 +54,7 @@ std::vector<double> fit_atomic_energies(const Dataset& data, const std::map<int,
 }
 
 ScaleShift scale_and_shift(const Dataset& data, const std::vector<double>& atomic_energies, const std::string& scaling, int head) {
-  const std::array<std::string, 3> known{"rms_forces_scaling", "std_scaling", "no_scaling"};
+  const std::vector<std::string> known{"rms_forces_scaling", "std_scaling", "no_scaling"};
   require<InputError>(scaling == known[0] || scaling == known[1] || scaling == known[2], "scaling: unknown value ", scaling,
                       "; did you mean ", nearest(scaling, known), "?");
   std::vector<double> per_atom;

@@ -19,6 +19,7 @@ class MACECalculator(Calculator):
     inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
         without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
     device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
+    radial: "table" (default: splines of the radial networks, made at the start, with errors near rounding) or "network".
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included (an embedding read-out adds to the energy alone, as in mace-torch). Stress is given where
@@ -29,13 +30,14 @@ class MACECalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
     nolabel = True
 
-    def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None, **kwargs):
+    def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None,
+                 radial: str = "table", **kwargs):
         super().__init__(**kwargs)
         self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
-        self.precision, self.head, self.device = precision, head or "", device
+        self.precision, self.head, self.device, self.radial = precision, head or "", device, radial
         self._potential.head_of(self.head)
         self._inputs = InputReader(self._potential, inputs)
-        self._evaluator = _core.Evaluator(self._potential, precision, device)
+        self._evaluator = _core.Evaluator(self._potential, precision, device, radial)
 
     # The C++ objects cannot be pickled; the tensors they are made of can.
     def __getstate__(self):
@@ -49,7 +51,7 @@ class MACECalculator(Calculator):
         parts = state.pop("_parts")
         self.__dict__.update(state)
         self._potential = _core.Potential.from_tensors(*parts)
-        self._evaluator = _core.Evaluator(self._potential, self.precision, self.device)
+        self._evaluator = _core.Evaluator(self._potential, self.precision, self.device, self.radial)
 
     def _structure(self, atoms):
         return structure(atoms, self.head, self._inputs(atoms))

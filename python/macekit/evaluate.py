@@ -32,13 +32,13 @@ def _unpack(out, batch) -> list[Result]:
 
 
 def evaluate(potential, structures, precision: str = "float64", head=None, batch_atoms: int = 2000, progress=None, inputs: dict | None = None,
-             device: str = "auto") -> list[Result]:
+             device: str = "auto", radial: str = "table") -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
     potential: path or loaded potential. head: a name for all structures, or a list with one name (or None) each.
     batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
     Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
-    device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu".
+    device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu". radial: as for MACECalculator.
     """
     structures = list(structures)
     if not isinstance(potential, _core.Potential):
@@ -46,7 +46,7 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
     heads = [h or "" for h in head] if isinstance(head, (list, tuple)) else [head or ""] * len(structures)
     if len(heads) != len(structures):
         raise ValueError(f"evaluate: {len(heads)} heads for {len(structures)} structures.")
-    evaluator, read_inputs = _core.Evaluator(potential, precision, device), InputReader(potential, inputs)
+    evaluator, read_inputs = _core.Evaluator(potential, precision, device, radial), InputReader(potential, inputs)
     results: list[Result] = []
 
     def run(batch):

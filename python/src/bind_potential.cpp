@@ -99,8 +99,8 @@ GraphData build_graph(const Potential& potential, const py::list& structures) {
 
 class PythonEvaluator {
  public:
-  PythonEvaluator(const Potential& potential, const std::string& precision, const std::string& device)
-      : potential_(potential), evaluator_(make_evaluator(potential, precision_of(precision), backend_of(device))) {}
+  PythonEvaluator(const Potential& potential, const std::string& precision, const std::string& device, const std::string& radial)
+      : potential_(potential), evaluator_(make_evaluator(potential, precision_of(precision), backend_of(device), radial_of(radial))) {}
 
   py::dict compute(const py::list& structures, bool forces, bool node_features) {
     const GraphData data = build_graph(potential_, structures);
@@ -157,7 +157,8 @@ void bind_potential(py::module_& m) {
         return out;
       });
   py::class_<PythonEvaluator>(m, "Evaluator")
-      .def(py::init<const Potential&, const std::string&, const std::string&>(), py::arg("potential"), py::arg("precision") = "float64", py::arg("device") = "auto")
+      .def(py::init<const Potential&, const std::string&, const std::string&, const std::string&>(), py::arg("potential"), py::arg("precision") = "float64",
+           py::arg("device") = "auto", py::arg("radial") = "table")
       .def("compute", &PythonEvaluator::compute, py::arg("structures"), py::arg("forces") = true, py::arg("node_features") = false,
            "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name[, inputs {name: values}]). Energies in eV with E0, forces in eV/A,\n"
            "virial = -dE/dstrain in eV.")

@@ -2,6 +2,7 @@
 // macekit._core: owns Kokkos if nobody else does, translates exceptions, lists the bind_* functions.
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <cstdlib>
 
 #include "kernels/backend.hpp"
@@ -47,5 +48,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", [] { return macekit::num_parts(); });
   m.def("has_gpu", [] { return macekit::portable_is_gpu(); });
   m.def("instruction_set", [] { return std::string(macekit::name(macekit::instruction_set())); });
+  m.def(
+      "multiply_add_rate",
+      [](const std::string& precision) {
+        const auto start = std::chrono::steady_clock::now();
+        const double count = precision == "float32" ? macekit::multiply_adds<float>(30'000'000) : macekit::multiply_adds<double>(30'000'000);
+        return count / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      },
+      py::arg("precision"), "Multiply-adds a second that all threads together reach in registers; takes about 0.1 s.");
   bind_potential(m);
 }

@@ -416,9 +416,9 @@ template <class T>
 struct ConvolutionCase {
   SmallGraph small;
   ConvolutionPaths tables;
-  int C = padded<T>(8), H = padded<T>(8), E = 8, lm = 16, columns;
+  int C, H, E = 8, lm = 16, columns;
   std::vector<T> weight, weight_t, Y, hidden, u;
-  explicit ConvolutionCase(int l_in) : tables(convolution_tables(l_in, 3)) {
+  explicit ConvolutionCase(int l_in, int channels = 8, int hidden_units = 8) : tables(convolution_tables(l_in, 3)), C(padded<T>(channels)), H(padded<T>(hidden_units)) {
     columns = static_cast<int>(tables.paths.size()) * C;
     weight = random_array<T>(H * columns, 1), Y = random_array<T>(E * lm, 2), hidden = random_array<T>(E * H, 3);
     u = random_array<T>(4 * tables.in_components * C, 4);
@@ -480,6 +480,69 @@ TYPED_TEST(Ops, ConvolutionAdjointIsTheTransposeOfItsTangent) {
   }
 }
 
+// Cardinal B-spline of degree n on 0 .. n+1 by the recursion of Cox and de Boor.
+double cardinal(int n, double x) {
+  if (n == 0) return x >= 0 && x < 1;
+  return (x * cardinal(n - 1, x) + (n + 1 - x) * cardinal(n - 1, x - 1)) / n;
+}
+
+// A table is a convolution whose hidden units are the B-splines at r and whose last layer holds the coefficients.
+TYPED_TEST(Ops, TabulatedConvolutionIsAConvolutionOfSplines) {
+  using T = typename TypeParam::Scalar;
+  constexpr Backend backend = TypeParam::backend;
+  for (const auto& [l_in, channels, with_u] : {std::tuple(0, 16, false), std::tuple(0, 80, true), std::tuple(1, 48, true), std::tuple(2, 16, true)}) {
+    ConvolutionCase<T> c(l_in, channels, 32);
+    const int knots = 32, C = c.C, paths = static_cast<int>(c.tables.paths.size()), species = 2;
+    const double start = 0.3, step = 0.2;
+    std::vector<double> hidden_slope(c.hidden.size());
+    for (int e = 0; e < 8; ++e) {
+      double* v = c.small.vec.data() + 3 * e;
+      const double r = 0.6 + 0.6 * e, x = (r - start) / step, stretch = r / std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+      for (int k = 0; k < 3; ++k) v[k] *= stretch;
+      for (int k = 0; k < knots; ++k) {
+        c.hidden[e * c.H + k] = T(cardinal(5, x + 5 - k));
+        hidden_slope[e * c.H + k] = (cardinal(4, x + 5 - k) - cardinal(4, x + 4 - k)) / step;
+      }
+    }
+    if (!with_u) std::fill(c.u.begin(), c.u.end(), T(1));
+    std::vector<T> packed(c.weight.size());
+    for (int k = 0; k < knots; ++k)
+      for (int p = 0; p < paths; ++p)
+        for (int q = 0; q < C; ++q) {
+          const int tile = RadialTable<T>::tile, begin = q / tile * tile, width = std::min(tile, C - begin);
+          packed[(static_cast<std::size_t>(begin) * paths + p * width) * knots + k * width + q - begin] = c.weight[k * c.columns + p * C + q];
+        }
+    const std::vector<T> nothing(packed.size(), T(0));
+    // Of receivers of species 0 the table is zero: the pair picks it.
+    const std::vector<const T*> of_pair{nothing.data(), nothing.data(), packed.data(), packed.data()};
+    std::vector<T> A, A_table(4 * c.tables.num_out * C);
+    const auto plain = c.template args<T>(c.Y, c.hidden, c.u, A);
+    kernels<T>(backend).convolution(plain);
+    const TabulatedConvolutionArgs<T> tabulated{c.small.graph, view(c.tables, same), C, {of_pair.data(), species, knots, start, 1 / step}, c.Y.data(), with_u ? c.u.data() : nullptr, A_table.data()};
+    kernels<T>(backend).tabulated_convolution(tabulated);
+    for (int i = 0; i < 4; ++i)
+      if (c.small.species[i] == 0) std::fill_n(A.begin() + static_cast<long>(i) * c.tables.num_out * C, c.tables.num_out * C, T(0));
+    expect_near(A_table, A, tolerance<T>() * 10, "A");
+
+    auto A_bar = random_array<T>(A.size(), 14);
+    std::vector<T> u_bar(c.u.size()), Y_bar(c.Y.size()), u_bar_table(c.u.size()), Y_bar_table(c.Y.size());
+    std::vector<double> vec_bar(24), expected_vec_bar(24);
+    kernels<T>(backend).tabulated_convolution_adjoint({tabulated, A_bar.data(), with_u ? u_bar_table.data() : nullptr, Y_bar_table.data(), vec_bar.data()});
+    for (int i = 0; i < 4; ++i)
+      if (c.small.species[i] == 0) std::fill_n(A_bar.begin() + static_cast<long>(i) * c.tables.num_out * C, c.tables.num_out * C, T(0));
+    std::vector<T> hidden_bar(c.hidden.size());
+    kernels<T>(backend).convolution_adjoint({plain, A_bar.data(), u_bar.data(), Y_bar.data(), hidden_bar.data(), nullptr});
+    if (with_u) expect_near(u_bar_table, u_bar, tolerance<T>() * 10, "u_bar");
+    expect_near(Y_bar_table, Y_bar, tolerance<T>() * 10, "Y_bar");
+    for (int e = 0; e < 8; ++e) {
+      const double* v = c.small.vec.data() + 3 * e;
+      double r_bar = 0;
+      for (int k = 0; k < knots; ++k) r_bar += hidden_bar[e * c.H + k] * hidden_slope[e * c.H + k];
+      for (int x = 0; x < 3; ++x) expected_vec_bar[3 * e + x] = r_bar * v[x] / std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+    }
+    expect_near(vec_bar, expected_vec_bar, tolerance<T>() * 10, "vec_bar");
+  }
+}
 TYPED_TEST(Ops, ConvolutionDualAdjointIsTheTangentOfTheAdjoint) {
   using T = typename TypeParam::Scalar;
   constexpr Backend backend = TypeParam::backend;

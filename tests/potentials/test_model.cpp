@@ -234,14 +234,29 @@ void expect_same_as_simd(const Potential& p, const GraphData& g, Backend backend
     return gradient;
   };
   for (const auto& [precision, tolerance, label] : {std::tuple(Precision::float64, 1e-11, " in float64"), std::tuple(Precision::float32, 1e-4, " in float32")}) {
-    make_evaluator(p, precision, Backend::simd)->compute(g.view(), none, {true, true}, expected);
-    make_evaluator(p, precision, backend)->compute(g.view(), none, {true, true}, got);
-    expect_close(got.node_energy, expected.node_energy, tolerance, std::string("energies") + label);
-    expect_close(got.edge_gradient, expected.edge_gradient, tolerance, std::string("edge gradients") + label);
-    expect_close(got.node_features, expected.node_features, tolerance, std::string("features") + label);
+    for (const Radial radial : {Radial::network, Radial::table}) {
+      const std::string what = std::string(radial == Radial::table ? " with tables" : " with networks") + label;
+      make_evaluator(p, precision, Backend::simd, radial)->compute(g.view(), none, {true, true}, expected);
+      make_evaluator(p, precision, backend, radial)->compute(g.view(), none, {true, true}, got);
+      expect_close(got.node_energy, expected.node_energy, tolerance, "energies" + what);
+      expect_close(got.edge_gradient, expected.edge_gradient, tolerance, "edge gradients" + what);
+      expect_close(got.node_features, expected.node_features, tolerance, "features" + what);
+    }
     const auto here = parameter_gradients(precision, Backend::simd), there = parameter_gradients(precision, backend);
     for (std::size_t k = 0; k < here.size(); ++k) expect_close(there[k], here[k], tolerance, "gradient of parameter " + std::to_string(k) + label);
   }
+}
+
+TEST_P(Model, TablesAgreeWithNetworks) {
+  const Potential p = potential(hp);
+  const GraphData g = structure(3, 8);
+  NoExchange none;
+  Evaluation expected, got;
+  make_evaluator(p, Precision::float64, backend, Radial::network)->compute(g.view(), none, {true, true}, expected);
+  make_evaluator(p, Precision::float64, backend, Radial::table)->compute(g.view(), none, {true, true}, got);
+  expect_close(got.node_energy, expected.node_energy, 1e-9, "energies");
+  expect_close(got.edge_gradient, expected.edge_gradient, 1e-8, "edge gradients");
+  expect_close(got.node_features, expected.node_features, 1e-9, "features");
 }
 
 TEST_P(Model, BackendsAgree) {

@@ -97,7 +97,7 @@ def test_intermediates(shared, name):
     order = [theirs[edge] for edge in edges]
     assert len(order) == len(theirs)
 
-    evaluator = _core.Evaluator(potential)
+    evaluator = _core.Evaluator(potential, radial="network")
     out = evaluator.compute(structures, True, True)
     C, L, T, nb = hp["num_channels"], hp["max_L"], hp["num_interactions"], hp["num_bessel"]
     stage = evaluator.intermediate

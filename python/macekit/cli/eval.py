@@ -25,6 +25,7 @@ def run(argv) -> int:
     parser.add_argument("structures", help="a file that ASE reads; all frames are evaluated")
     parser.add_argument("-o", "--output", required=True, help="the extended XYZ file to write")
     parser.add_argument("--precision", default="float64", help="float64 (default) or float32")
+    parser.add_argument("--radial", default="table", help="table (default: splines of the radial networks) or network")
     parser.add_argument("--prefix", default="macekit_", help="beginning of the names of the results")
     parser.add_argument("--head", help="the head of frames that name none")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="a further input of every frame: --input total_charge=1; without, it is read from the frames")
@@ -32,6 +33,8 @@ def run(argv) -> int:
     args = parser.parse_args(argv)
     if args.precision not in ("float64", "float32"):
         raise InputError(f"--precision {args.precision} is unknown; use float64 or float32")
+    if args.radial not in ("table", "network"):
+        raise InputError(f"--radial {args.radial} is unknown; use table or network")
     inputs = {}
     for text in args.input:
         name, _, value = text.partition("=")
@@ -64,7 +67,7 @@ def run(argv) -> int:
         except ValueError as error:
             raise InputError(f"{args.structures} frame {k}: {error}") from None
     with Progress(len(frames), "evaluating") as progress:
-        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress, inputs)
+        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress, inputs, radial=args.radial)
     failed = [(k, r.error) for k, r in enumerate(results) if r.error]
     for atoms, r in zip(frames, results):
         if r.error:

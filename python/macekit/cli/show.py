@@ -66,7 +66,7 @@ def run(argv) -> int:
     for key, value in rows:
         print(f"{key:{width}}  {value}")
     if args.program:
-        print("\n" + _core.Evaluator(potential).describe(), end="")
+        print("\n" + _core.Evaluator(potential, radial="network").describe(), end="")
     return 0
 
 

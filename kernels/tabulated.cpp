@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT
+// Blocks of atoms; per tile of channels and path, so that the part of the radial table in use (a row of four cache lines for
+// each knot) stays in the L2 cache while all edges of the block pass by. R is formed in registers and used at once; sums over
+// edges stay in registers. What depends on the edge alone (spline weights, B) is prepared once per block.
+#include "kernels/tabulated.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/kernel_list.hpp"
+#include "kernels/parts.hpp"
+
+#include "kernels/isa.hpp"
+#include "kernels/convolution_body.hpp"
+#include "kernels/sender_rows.hpp"
+#include "kernels/tabulated_body.hpp"
+
+namespace macekit::MACEKIT_ISA {
+namespace {
+
+constexpr int block_edges = 1024;  // of a block, unless one atom has more
+constexpr int terms = 6;
+
+// What depends on an edge, but not on channels.
+template <class T>
+struct Block {
+  int first_edge, num_edges;
+  std::vector<const T*> row;            // [E] table of the edge's pair
+  std::vector<int> knot;                // [E]
+  std::vector<T> weight, slope;         // [E][terms]
+  std::vector<T> B;                     // [path][E][D3*D1]
+  std::vector<double> r_bar, length;    // [E]
+
+  void prepare(const TabulatedConvolutionArgs<T>& a, int begin, int end) {  // receivers
+    const Graph& g = a.graph;
+    const ConvolutionView& t = a.tables;
+    first_edge = g.first[begin], num_edges = g.first[end] - first_edge;
+    const std::size_t E = num_edges;
+    if (row.size() < E) row.resize(E), knot.resize(E), weight.resize(E * terms), slope.resize(E * terms), B.resize(E * t.num_b), length.resize(E), r_bar.resize(E);
+    const int lm = (t.max_ell + 1) * (t.max_ell + 1);
+    for (int i = begin; i < end; ++i)
+      for (int e = g.first[i]; e < g.first[i + 1]; ++e) {
+        const int k = e - first_edge;
+        row[k] = a.radial.of_pair[g.species[g.first_row + i] * a.radial.num_species + g.species[g.sender[e]]];
+        length[k] = place_edge(a.radial, g.vec + 3L * e, knot[k], weight.data() + k * terms, slope.data() + k * terms);
+        r_bar[k] = 0;
+      }
+    int term = 0;
+    for (int p = 0; p < t.num_paths; ++p) {
+      const auto& path = t.paths[p];
+      const int size = (2 * path.l1 + 1) * (2 * path.l3 + 1), first_term = term;
+      while (term < t.num_terms && t.terms[term].b < path.b_offset + size) ++term;
+      T* B_path = B.data() + E * path.b_offset;
+      std::fill_n(B_path, E * size, T(0));
+      for (std::size_t e = 0; e < E; ++e) {
+        const T* Y = a.Y + (first_edge + static_cast<long>(e)) * lm;
+        for (int k = first_term; k < term; ++k) B_path[e * size + t.terms[k].b - path.b_offset] += T(t.terms[k].coefficient) * Y[t.terms[k].y];
+      }
+    }
+  }
+};
+
+// Where one path and tile finds its data.
+template <class T>
+struct Place {
+  long table;       // offset of the path's tile in a pair's table
+  int width;        // channels of the tile
+  const T* u;       // first component of l1, first channel of the tile; of row 0
+  long u_row;
+  const int* sender;  // of the block's first edge
+  const T* B;         // of the path
+  int channels;
+};
+
+template <class T, int V>
+MACEKIT_INLINE void form_R(const T* row, int stride, const T* weight, Vector<T>* R) {
+  MACEKIT_UNROLL
+  for (int v = 0; v < V; ++v) R[v] = weight[0] * load_vector(row + v * lanes<T>);
+  MACEKIT_UNROLL
+  for (int k = 1; k < terms; ++k) {
+    MACEKIT_UNROLL
+    for (int v = 0; v < V; ++v) R[v] += weight[k] * load_vector(row + k * stride + v * lanes<T>);
+  }
+}
+
+// Sums over edges begin .. end of V vectors of channels from c (within the tile).
+template <class T, int D1, int D3, bool has_u, int V>
+MACEKIT_INLINE void sum_messages(const Block<T>& b, const Place<T>& at, int begin, int end, int c, T* A) {
+  constexpr int L = lanes<T>;
+  Vector<T> sum[D3][V] = {};
+  for (int e = begin; e < end; ++e) {
+    Vector<T> R[V], Ru[D1][V];
+    form_R<T, V>(b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width + c, at.width, b.weight.data() + e * terms, R);
+    const T* u = has_u ? at.u + at.sender[e] * at.u_row + c : nullptr;
+    MACEKIT_UNROLL
+    for (int m1 = 0; m1 < D1; ++m1) {
+      MACEKIT_UNROLL
+      for (int v = 0; v < V; ++v) Ru[m1][v] = has_u ? R[v] * load_vector(u + m1 * at.channels + v * L) : R[v];
+    }
+    const T* B = at.B + static_cast<long>(e) * D1 * D3;
+    MACEKIT_UNROLL
+    for (int mo = 0; mo < D3; ++mo) {
+      MACEKIT_UNROLL
+      for (int m1 = 0; m1 < D1; ++m1) {
+        MACEKIT_UNROLL
+        for (int v = 0; v < V; ++v) sum[mo][v] += B[mo * D1 + m1] * Ru[m1][v];
+      }
+    }
+  }
+  for (int mo = 0; mo < D3; ++mo)
+    for (int v = 0; v < V; ++v) store_vector(A + static_cast<long>(mo) * at.channels + c + v * L, sum[mo][v]);
+}
+
+// As many vectors at once as registers hold; the scalars B and the weights are then read once for all of them.
+#if MACEKIT_VECTOR_BYTES == 64
+constexpr int registers = 28;
+#else
+constexpr int registers = 13;
+#endif
+template <int D1, int D3>
+constexpr int vectors_at_once = 4 * (D1 + D3) <= registers ? 4 : 2 * (D1 + D3) <= registers ? 2 : 1;
+
+template <class T, int D1, int D3, bool has_u>
+void path_forward(const Block<T>& b, const Place<T>& at, int begin, int end, T* A) {
+  constexpr int V = vectors_at_once<D1, D3>, L = lanes<T>;
+  int c = 0;
+  for (; c + V * L <= at.width; c += V * L) sum_messages<T, D1, D3, has_u, V>(b, at, begin, end, c, A);
+  for (; c < at.width; c += L) sum_messages<T, D1, D3, has_u, 1>(b, at, begin, end, c, A);
+}
+
+template <class T, int H, std::size_t... I>
+MACEKIT_INLINE Vector<T> fold_lanes(Vector<T> a, Vector<T> b, std::index_sequence<I...>) {
+  constexpr int L = lanes<T>;
+  return __builtin_shufflevector(a, b, ((I / H) % 2 == 0 ? int(I) : L + int(I) - H)...) + __builtin_shufflevector(a, b, ((I / H) % 2 == 0 ? int(I) + H : L + int(I))...);
+}
+template <class T, int H>
+MACEKIT_INLINE void fold_all(Vector<T>* v) {
+  if constexpr (H < lanes<T>) {
+    MACEKIT_UNROLL
+    for (int k = 0; k < lanes<T> / (2 * H); ++k) v[k] = fold_lanes<T, H>(v[2 * k], v[2 * k + 1], std::make_index_sequence<lanes<T>>());
+    fold_all<T, 2 * H>(v);
+  }
+}
+// Sums of the lanes of as many vectors as a vector has lanes; lane k of the result is the sum of v[k].
+template <class T>
+MACEKIT_INLINE Vector<T> sums_of_lanes(Vector<T>* v) {
+  fold_all<T, 1>(v);
+  return v[0];
+}
+
+// Adjoints of R, u and Y for one edge and all channels of the tile. u_bar is that of the sender, null where it is not wanted.
+template <class T, int D1, int D3, bool has_u>
+MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T* A_bar, T* u_bar, const ConvolutionPaths::Term* term, int num_terms, int b_offset,
+                                 int first_y, int num_y, T* Y_bar) {
+  constexpr int L = lanes<T>, most = RadialTable<T>::tile / L, most_sums = L > 8 ? L : 8;  // r and seven components of Y
+  const T *row = b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width, *weight = b.weight.data() + e * terms, *slope = b.slope.data() + e * terms;
+  const T* B = at.B + static_cast<long>(e) * D1 * D3;
+  const long sender = has_u ? at.sender[e] * at.u_row : 0;
+  Vector<T> Rx[D1][most], r_sum{};
+  const int count = at.width / L;
+  for (int k = 0; k < count; ++k) {
+    const int c = k * L;
+    Vector<T> R[1], dR[1];
+    form_R<T, 1>(row + c, at.width, weight, R);
+    form_R<T, 1>(row + c, at.width, slope, dR);
+    Vector<T> v[D1] = {};
+    MACEKIT_UNROLL
+    for (int mo = 0; mo < D3; ++mo) {
+      const Vector<T> g = load_vector(A_bar + static_cast<long>(mo) * at.channels + c);
+      MACEKIT_UNROLL
+      for (int m1 = 0; m1 < D1; ++m1) v[m1] += B[mo * D1 + m1] * g;
+    }
+    if constexpr (has_u) {
+      Vector<T> R_bar{};
+      MACEKIT_UNROLL
+      for (int m1 = 0; m1 < D1; ++m1) {
+        const Vector<T> x = load_vector(at.u + sender + m1 * at.channels + c);
+        R_bar += v[m1] * x;
+        Rx[m1][k] = R[0] * x;
+        if (u_bar) {
+          T* target = u_bar + m1 * at.channels + c;
+          store_vector(target, load_vector(target) + R[0] * v[m1]);
+        }
+      }
+      r_sum += R_bar * dR[0];
+    } else {
+      r_sum += v[0] * dR[0];
+      Rx[0][k] = R[0];
+    }
+  }
+  // Adjoint of B in vectors, from there that of Y, then one sum over lanes for it and r.
+  Vector<T> B_bar[D3 * D1];
+  MACEKIT_UNROLL
+  for (int m1 = 0; m1 < D1; ++m1) {
+    Vector<T> sum[D3] = {};
+    for (int k = 0; k < count; ++k) {
+      MACEKIT_UNROLL
+      for (int mo = 0; mo < D3; ++mo) sum[mo] += load_vector(A_bar + static_cast<long>(mo) * at.channels + k * L) * Rx[m1][k];
+    }
+    for (int mo = 0; mo < D3; ++mo) B_bar[mo * D1 + m1] = sum[mo];
+  }
+  Vector<T> y[most_sums] = {};
+  y[0] = r_sum;
+  for (int k = 0; k < num_terms; ++k) y[1 + term[k].y - first_y] += T(term[k].coefficient) * B_bar[term[k].b - b_offset];
+  T sums[most_sums];
+  for (int k = 0; k <= num_y; k += L) store_vector(sums + k, sums_of_lanes<T>(y + k));
+  b.r_bar[e] += sums[0];
+  for (int k = 1; k <= num_y; ++k) Y_bar[k - 1] += sums[k];
+}
+
+// f(begin, end) for blocks of the receivers of a part.
+template <class F>
+void for_blocks(const Graph& g, int part, int parts, const F& f) {
+  const int end = part_begin_by_edges(g.first, g.num_nodes, part + 1, parts);
+  for (int i = part_begin_by_edges(g.first, g.num_nodes, part, parts); i < end;) {
+    int j = i + 1;
+    while (j < end && g.first[j + 1] - g.first[i] <= block_edges) ++j;
+    f(i, j);
+    i = j;
+  }
+}
+
+// f.operator()<D1, D3, has_u>(at, path) for every tile and path.
+template <class T, class F>
+void for_tiles(const TabulatedConvolutionArgs<T>& a, const Block<T>& b, const F& f) {
+  const ConvolutionView& t = a.tables;
+  for (int c = 0; c < a.channels; c += RadialTable<T>::tile) {
+    const int width = tile_width<T>(a.channels, c);
+    for (int p = 0; p < t.num_paths; ++p) {
+      const auto& path = t.paths[p];
+      const Place<T> at{(static_cast<long>(c) * t.num_paths + static_cast<long>(p) * width) * a.radial.num_knots, width,
+                        a.u ? a.u + static_cast<long>(path.l1) * path.l1 * a.channels + c : nullptr, static_cast<long>(t.in_components) * a.channels,
+                        a.graph.sender + b.first_edge, b.B.data() + static_cast<long>(b.num_edges) * path.b_offset, a.channels};
+      with_sizes(path.l1, path.l3, [&]<int D1, int D3>() {
+        if (a.u) f.template operator()<D1, D3, true>(at, path, c);
+        else if constexpr (D1 == 1) f.template operator()<D1, D3, false>(at, path, c);
+      });
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
+  const Graph& g = a.graph;
+  const int parts = num_parts();
+  for_parts("macekit::tabulated_convolution", parts, [&](int part) {
+    Block<T> block;
+    for_blocks(g, part, parts, [&](int begin, int end) {
+      block.prepare(a, begin, end);
+      for_tiles(a, block, [&]<int D1, int D3, bool has_u>(const Place<T>& at, const ConvolutionPaths::Path& path, int c) {
+        for (int i = begin; i < end; ++i)
+          path_forward<T, D1, D3, has_u>(block, at, g.first[i] - block.first_edge, g.first[i + 1] - block.first_edge,
+                                         a.A + (static_cast<long>(i) * a.tables.num_out + path.out_offset) * a.channels + c);
+      });
+    });
+  });
+}
+
+template <class T>
+void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
+  const TabulatedConvolutionArgs<T>& a = args.forward;
+  const Graph& g = a.graph;
+  const ConvolutionView& t = a.tables;
+  const int parts = num_parts(), lm = (t.max_ell + 1) * (t.max_ell + 1);
+  const std::size_t u_size = static_cast<std::size_t>(t.in_components) * a.channels;
+  std::vector<SenderRows<T>> copies(parts);
+  for_parts("macekit::tabulated_convolution_adjoint", parts, [&](int part) {
+    const SenderSum<T> u_bar(g, part, part_begin_by_edges(g.first, g.num_nodes, part, parts), part_begin_by_edges(g.first, g.num_nodes, part + 1, parts), u_size, args.u_bar,
+                             copies[part]);
+    Block<T> block;
+    for_blocks(g, part, parts, [&](int begin, int end) {
+      block.prepare(a, begin, end);
+      for_tiles(a, block, [&]<int D1, int D3, bool has_u>(const Place<T>& at, const ConvolutionPaths::Path& path, int c) {
+        const ConvolutionPaths::Term *first = t.terms, *last = t.terms + t.num_terms;
+        while (first < last && first->b < path.b_offset) ++first;
+        const ConvolutionPaths::Term* stop = first;
+        while (stop < last && stop->b < path.b_offset + D1 * D3) ++stop;
+        T* u_tile = u_bar.sum ? u_bar.sum + (at.u - a.u) : nullptr;
+        for (int i = begin; i < end; ++i) {
+          const T* A_bar = args.A_bar + (static_cast<long>(i) * t.num_out + path.out_offset) * a.channels + c;
+          for (int e = g.first[i]; e < g.first[i + 1]; ++e)
+            edge_adjoint<T, D1, D3, has_u>(block, at, e - block.first_edge, A_bar, u_tile ? u_tile + u_bar.sender[e] * at.u_row : nullptr, first,
+                                           static_cast<int>(stop - first), path.b_offset, path.l2 * path.l2, 2 * path.l2 + 1,
+                                           args.Y_bar + static_cast<long>(e) * lm + path.l2 * path.l2);
+        }
+      });
+      for (int k = 0; k < block.num_edges; ++k) {
+        const long e = block.first_edge + k;
+        for (int x = 0; x < 3; ++x) args.vec_bar[3 * e + x] += block.r_bar[k] / block.length[k] * g.vec[3 * e + x];
+      }
+    });
+  });
+  add_copies(copies, g.num_rows, u_size, args.u_bar);
+}
+
+MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution, TabulatedConvolutionArgs)
+MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
+
+}  // namespace macekit::MACEKIT_ISA
+
+#include "kernels/isa_end.hpp"

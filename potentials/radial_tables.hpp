@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// Radial networks as tables, for inference. Where R depends on the distance and the species at both ends alone, a spline
+// replaces the network; where the sender's features are those of its species, they and the linear map after the convolution go
+// into the table as well, and the first layer costs no matrix product.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/tabulated.hpp"
+#include "potentials/executor.hpp"
+#include "potentials/potential.hpp"
+
+namespace macekit {
+
+/// A table of one convolution, as steps of the exact program.
+struct TableSource {
+  Slot hidden;              ///< of the radial network
+  WeightId weight;          ///< of its last layer
+  ConvolutionPaths tables;
+  bool of_pair;             ///< the network depends on the species at both ends
+  Slot u = -1;              ///< features of the sender that are folded in, and
+  WeightId mix = -1;        ///< the linear map that follows, a block for each path
+};
+
+/// Replaces the radial networks of `program` that can be tabulated, and drops what nothing uses any more. Sources are numbered
+/// as TabulatedConvolve::table.
+std::vector<TableSource> tabulate(Program& program, bool radial_depends_on_species);
+
+/// The tables themselves, made from the exact model when a pair of species is first seen. Knots are added until the spline
+/// agrees with the network midway between knots.
+template <class T>
+class RadialTables {
+ public:
+  /// @param tolerance  largest error of a table's functions, relative to the largest of them
+  RadialTables(const Potential& potential, std::vector<TableSource> sources, Backend backend, double tolerance);
+  ~RadialTables();
+  /// Makes the tables of all pairs of species in the graph.
+  void prepare(const Graph& graph);
+  RadialTable<T> view(int table) const;
+  /// One line a table: knots and error.
+  std::string describe() const;
+  std::size_t memory() const;
+
+ private:
+  struct Table;
+  class Exact;
+  void fit(Table& table, int receiver, int sender);
+  void place(Table& table, int receiver, int sender);
+
+  Backend backend_;
+  double tolerance_;
+  int num_species_;
+  std::unique_ptr<Exact> exact_;
+  std::vector<std::unique_ptr<Table>> tables_;
+  std::vector<bool> seen_;  // species
+};
+
+}  // namespace macekit
