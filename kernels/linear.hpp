@@ -28,6 +28,7 @@ struct LinearArgs {
   std::size_t species_stride = 0;
   const int* species = nullptr;                                      ///< [num_rows]
   const std::vector<std::vector<int>>* rows_of_species = nullptr;    ///< the same, sorted; on the host
+  const int* sorted_rows = nullptr;                                  ///< [num_rows] and one after the other, where kernels read them
 };
 
 /// x_bar += W^T y_bar (unless null); dual numbers: weight_bar += tangent of x^T y_bar (unless null).

@@ -16,6 +16,7 @@ struct RadialTable {
   int num_species;
   int num_knots;
   double start, inverse_step;  ///< Angstrom, 1/Angstrom
+  const T* only = nullptr;     ///< the coefficients, where all pairs have the same
 };
 
 /// The convolution of convolution.hpp with tabulated R(r), for plain numbers. Per edge and channel it costs 6 multiply-adds a

@@ -13,6 +13,8 @@ struct Exchange {
   /// Adds the adjoints in the ghost rows to their owners' rows; the ghost rows are not read afterwards.
   virtual void reverse(double* rows, int columns) = 0;
   virtual void reverse(float* rows, int columns) = 0;
+  /// False where nothing ever travels: rows then need not be brought to the host.
+  virtual bool needed() const { return true; }
 };
 
 /// For graphs without ghosts, where every sender is an owned row (ASE, training).
@@ -21,6 +23,7 @@ struct NoExchange final : Exchange {
   void forward(float*, int) override {}
   void reverse(double*, int) override {}
   void reverse(float*, int) override {}
+  bool needed() const override { return false; }
 };
 
 }  // namespace macekit

@@ -61,18 +61,18 @@ void Executor<N>::prepare(const Graph& graph, int block) {
   std::vector<int> head(graph.num_nodes);
   for (int i = 0; i < graph.num_nodes; ++i) head[i] = graph.head ? graph.head[graph.graph_of ? graph.graph_of[i] : 0] : 0;
   head_storage_ = std::move(head);
-  head_ = mirror_.place("head", head_storage_.data(), head_storage_.size());
+  head_ = mirror_.place_again("head", head_storage_.data(), head_storage_.size());
   receiver_storage_.resize(graph.num_edges);
   for (int i = 0; i < graph.num_nodes; ++i) std::fill(receiver_storage_.begin() + graph.first[i], receiver_storage_.begin() + graph.first[i + 1], i);
-  receiver_ = mirror_.place("receiver", receiver_storage_.data(), receiver_storage_.size());
+  receiver_ = mirror_.place_again("receiver", receiver_storage_.data(), receiver_storage_.size());
   zeros_.assign(graph.num_nodes, 0);
-  no_species_ = mirror_.place("zeros", zeros_.data(), zeros_.size());
+  no_species_ = mirror_.place_again("zeros", zeros_.data(), zeros_.size());
   inputs_ = graph.inputs, host_graph_ = graph;
   graph_ = graph;
-  graph_.first = mirror_.place("first", graph.first, graph.num_nodes + 1);
-  graph_.sender = mirror_.place("sender", graph.sender, graph.num_edges);
+  graph_.first = mirror_.place_again("first", graph.first, graph.num_nodes + 1);
+  graph_.sender = mirror_.place_again("sender", graph.sender, graph.num_edges);
   graph_.vec = mirror_.place("vec", graph.vec, 3L * graph.num_edges);
-  graph_.species = mirror_.place("species", graph.species, graph.num_rows);
+  graph_.species = mirror_.place_again("species", graph.species, graph.num_rows);
   graph_.graph_of = graph_.head = nullptr;
   prepare_nodes(0, graph.num_nodes);
   for (std::size_t s = 0; s < value_.size(); ++s) {
@@ -89,6 +89,9 @@ void Executor<N>::prepare_nodes(int begin, int end) {
   nodes_.num_nodes = end - begin, nodes_.first = graph_.first + begin, nodes_.first_row = begin;
   rows_of_species_.assign(constants_.num_species, {});
   for (int i = begin; i < end; ++i) rows_of_species_[host_graph_.species[i]].push_back(i - begin);
+  sorted_rows_storage_.clear();
+  for (const auto& rows : rows_of_species_) sorted_rows_storage_.insert(sorted_rows_storage_.end(), rows.begin(), rows.end());
+  sorted_rows_ = mirror_.place_again("sorted_rows", sorted_rows_storage_.data(), sorted_rows_storage_.size());
 }
 
 template <class N>
@@ -416,7 +419,7 @@ LinearArgs<N> Executor<N>::args(const Mix& s) {
   const SlotInfo &x = program_.slots[s.x], &y = program_.slots[s.y];
   LinearArgs<N> a{row_count(s.x, s.y), x.components, y.components, x.channels, y.channels, &s.blocks, weights_.weight(s.weight), weights_.transposed(s.weight),
                   value(s.x), value(s.y)};
-  if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species + begin_, a.rows_of_species = &rows_of_species_;
+  if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species + begin_, a.rows_of_species = &rows_of_species_, a.sorted_rows = sorted_rows_;
   return a;
 }
 template <class N>
@@ -468,11 +471,13 @@ void Executor<N>::carry(Buffer<T>& rows, int columns, const Carry& f) {
 }
 template <class N>
 void Executor<N>::run(const ExchangeRows& s, Exchange& exchange) {
+  if (!exchange.needed()) return;
   const SlotInfo& info = program_.slots[s.u];
   carry(value_[s.u], info.components * planes<N> * info.channels, [&](T* rows, int columns) { exchange.forward(rows, columns); });
 }
 template <class N>
 void Executor<N>::run_adjoint(const ExchangeRows& s, Exchange& exchange) {
+  if (!exchange.needed()) return;
   const SlotInfo& info = program_.slots[s.u];
   carry(bar_[s.u], info.components * planes<N> * info.channels, [&](T* rows, int columns) { exchange.reverse(rows, columns); });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Runs a Program on plain numbers (energies, edge gradients) or on dual numbers (parameter gradients).
 #pragma once
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -88,10 +89,21 @@ class Mirror {
     buffer.copy_in(reinterpret_cast<const char*>(host), count * sizeof(T));
     return reinterpret_cast<const T*>(buffer.data());
   }
+  /// The same for arrays that change rarely: they are compared with what is there already, and travel only if they differ.
+  template <class T>
+  const T* place_again(const std::string& name, const T* host, std::size_t count) {
+    if (backend_ == Backend::simd || !host) return host;
+    const char* bytes = reinterpret_cast<const char*>(host);
+    std::vector<char>& known = known_[name];
+    if (known.size() == count * sizeof(T) && std::equal(known.begin(), known.end(), bytes)) return reinterpret_cast<const T*>(buffers_.at(name).data());
+    known.assign(bytes, bytes + count * sizeof(T));
+    return place(name, host, count);
+  }
 
  private:
   Backend backend_;
   std::map<std::string, Buffer<char>> buffers_;
+  std::map<std::string, std::vector<char>> known_;
 };
 
 /// What does not change between evaluations and is no weight.
@@ -231,6 +243,8 @@ class Executor {
   Buffer<double> node_energy_, graph_energy_, vec_bar_;
   bool wants_energy_ = false;
   std::vector<std::vector<int>> rows_of_species_;  // of the atoms that steps run over; on the host
+  std::vector<int> sorted_rows_storage_;           // the same, one after the other
+  const int* sorted_rows_ = nullptr;
 };
 
 }  // namespace macekit

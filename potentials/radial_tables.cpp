@@ -236,7 +236,8 @@ template <class T>
 RadialTable<T> RadialTables<T>::view(int number) const {
   const Table& table = *tables_[number];
   const double start = first_distance * exact_->r_max;
-  return {table.of_pair.data(), num_species_, table.intervals + 5, start, table.intervals / (exact_->r_max - start)};
+  return {table.of_pair.data(), num_species_, table.intervals + 5, start, table.intervals / (exact_->r_max - start),
+          table.coefficients.size() == 1 ? table.coefficients.begin()->second.data() : nullptr};
 }
 
 template <class T>

@@ -26,7 +26,7 @@ const Memory& portable::device_memory() {
       [](void* p) {
         if (p && Kokkos::is_initialized()) Kokkos::kokkos_free<Space>(p);  // a calculator may outlive Kokkos at the end of a Python program
       },
-      [](void* p, std::size_t bytes) { Kokkos::deep_copy(OnDevice(static_cast<char*>(p), bytes), 0); },
+      [](void* p, std::size_t bytes) { Kokkos::deep_copy(Kokkos::DefaultExecutionSpace(), OnDevice(static_cast<char*>(p), bytes), 0); },  // without waiting
       [](void* to, const void* from, std::size_t bytes) {
         Kokkos::deep_copy(OnDevice(static_cast<char*>(to), bytes), ConstOnHost(static_cast<const char*>(from), bytes));
       },

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A team per receiver, a thread per path and channel. What depends on an edge alone (spline weights, B) lies in scratch memory
-// for a chunk of edges at a time.
+// Where the paths are those of l_max 3 (nearly every model): a warp per receiver, which goes through its edges with sums in
+// registers, for all paths of one l1 and a slice of channels at a time; where the table of such a slice fits into the memory of a
+// block, it stays there. Other paths: a team per receiver, a thread per path and channel, and what depends on an edge alone
+// (spline weights, B) in scratch memory for a chunk of edges at a time.
 #include "kernels/portable/portable.hpp"
 #include "kernels/convolution_body.hpp"
 #include "kernels/tabulated_body.hpp"
@@ -126,15 +128,458 @@ int chunk_edges(int num_b) {
   while (edges > 1 && scratch_level(Chunk<T>::bytes(edges, num_b)) > 0) edges /= 2;
   return edges;
 }
+// ---- slices: the paths of one l1, `warp` V channels ----
+constexpr int max_ell = 3;
+
+// Paths of l1 in the order of convolution_tables, which sorts all of them by l3.
+template <int l1>
+struct PathsOf {
+  struct Path {
+    int l2, l3, out, b;  // where in the slice's components of A and in its B, rows of which are padded to whole quads
+  };
+  static constexpr int count() {
+    int n = 0;
+    for (int l3 = 0; l3 <= max_ell; ++l3)
+      for (int l2 = 0; l2 <= max_ell; ++l2) n += coupled(l2, l3);
+    return n;
+  }
+  static constexpr bool coupled(int l2, int l3) { return l3 >= (l1 > l2 ? l1 - l2 : l2 - l1) && l3 <= l1 + l2 && (l1 + l2 + l3) % 2 == 0; }
+  static constexpr Path path(int number) {
+    Path here{};
+    int n = 0;
+    for (int l3 = 0; l3 <= max_ell; ++l3)
+      for (int l2 = 0; l2 <= max_ell; ++l2) {
+        if (!coupled(l2, l3)) continue;
+        here.l2 = l2, here.l3 = l3;
+        if (n++ == number) return here;
+        here.out += 2 * l3 + 1, here.b += ((2 * l3 + 1) * (2 * l1 + 1) + 3) / 4 * 4;
+      }
+    here.l3 = -1;
+    return here;
+  }
+  static constexpr int num_out() { return path(count()).out; }
+  static constexpr int num_b() { return path(count()).b; }
+};
+template <int q = 0, class Paths, class F>
+MACEKIT_INLINE void for_paths(Paths paths, const F& f) {
+  if constexpr (q < Paths::count()) {
+    f.template operator()<q>();
+    for_paths<q + 1>(paths, f);
+  }
+}
+
+// Where the paths of a slice lie among all paths of the convolution.
+struct Places {
+  int path[7], b[7], out[7];
+};
+// Whether the convolution has the paths that slices know; `places` of l1.
+bool known_paths(const ConvolutionView& t, int l1, Places& places) {
+  int num_paths = 0, num_b = 0, num_out = 0, n = 0, l_in = 0;
+  while ((l_in + 1) * (l_in + 1) < t.in_components) ++l_in;
+  if (t.max_ell != max_ell || l_in > 2) return false;
+  for (int l3 = 0; l3 <= max_ell; ++l3)
+    for (int m1 = 0; m1 <= l_in; ++m1)
+      for (int l2 = 0; l2 <= max_ell; ++l2) {
+        if (l3 < std::abs(m1 - l2) || l3 > m1 + l2 || (m1 + l2 + l3) % 2) continue;
+        if (m1 == l1) places.path[n] = num_paths, places.b[n] = num_b, places.out[n] = num_out, ++n;
+        ++num_paths, num_b += (2 * m1 + 1) * (2 * l3 + 1), num_out += 2 * l3 + 1;
+      }
+  return num_paths == t.num_paths && num_b == t.num_b && num_out == t.num_out;
+}
+
+constexpr int batch = warp > 1 ? 4 : 1;  // edges that a warp prepares together
+constexpr int num_Y = (max_ell + 1) * (max_ell + 1);
+
+// What a warp knows of a batch of edges, in its block's memory.
+template <class T>
+struct alignas(16) Edges {
+  T weight[batch][8], slope[batch][8], Y[batch][num_Y];  // terms padded to quads
+  double length[batch];
+  int knot[batch], sender[batch];
+  const T* table[batch];
+};
+
+template <class T, int l1, int V, bool staged>
+struct Slice {
+  using Paths = PathsOf<l1>;
+  static constexpr int threads = warp > 1 ? (sizeof(T) == 8 ? 256 : 512) : 1, blocks_per_multiprocessor = 1;
+  static constexpr int D1 = 2 * l1 + 1, num_out = Paths::num_out(), num_b = Paths::num_b(), most_terms = 256;
+
+  TabulatedConvolutionArgs<T> a;
+  Places places;
+  int begin;        // channel of the first lane
+  int tile, width;  // first channel of the table's tile, and channels of it
+
+  // The block's memory.
+  struct Memory {
+    const T* table;
+    int *first_of_b, *term_y;  // B[b] = sum coefficient Y[y] over terms first_of_b[b] ..
+    T* coefficient;
+    int *first_of_y, *term_b;  // the same terms by y
+    T* coefficient_of_y;
+    Edges<T>* edges;
+    T *B, *B_bar;
+  };
+  static std::size_t bytes(int num_knots) {
+    constexpr std::size_t warps = threads / warp;
+    return (staged ? static_cast<std::size_t>(Paths::count()) * num_knots * warp * V * sizeof(T) : 0) + 2 * (num_b + 4 + num_Y + 4) * sizeof(int) + 2 * most_terms * (sizeof(int) + sizeof(T)) +
+           warps * (sizeof(Edges<T>) + 2 * num_b * sizeof(T)) + 160;
+  }
+  KOKKOS_FUNCTION Memory prepare(const Block& block) const {
+    constexpr int warps = threads / warp;
+    Carver carver(block.memory);
+    Memory m;
+    T* table = staged ? carver.template take<T>(static_cast<std::size_t>(Paths::count()) * a.radial.num_knots * warp * V) : nullptr;
+    m.table = table;
+    m.first_of_b = carver.template take<int>(num_b + 1), m.term_y = carver.template take<int>(most_terms), m.coefficient = carver.template take<T>(most_terms);
+    m.first_of_y = carver.template take<int>(num_Y + 1), m.term_b = carver.template take<int>(most_terms), m.coefficient_of_y = carver.template take<T>(most_terms);
+    m.edges = carver.template take<Edges<T>>(warps) + block.thread / warp;
+    m.B = carver.template take<T>(warps * num_b) + block.thread / warp * num_b;
+    m.B_bar = carver.template take<T>(warps * num_b) + block.thread / warp * num_b;
+    if constexpr (staged) {
+      constexpr int quads = warp * V / Quad<T>::size > 0 ? warp * V / Quad<T>::size : 1, row = warp * V;
+      for (int q = 0; q < Paths::count(); ++q) {
+        const T* from = a.radial.only + (static_cast<long>(tile) * a.tables.num_paths + static_cast<long>(places.path[q]) * width) * a.radial.num_knots + (begin - tile);
+        for (int k = block.thread; k < a.radial.num_knots * quads; k += block.threads) {
+          const int knot = k / quads, quad = k % quads * Quad<T>::size;
+          if (begin - tile + quad < width)
+            *reinterpret_cast<Quad<T>*>(table + (static_cast<long>(q) * a.radial.num_knots + knot) * row + quad) = *reinterpret_cast<const Quad<T>*>(from + static_cast<long>(knot) * width + quad);
+        }
+      }
+    }
+    // Terms lie in the order of b.
+    if (block.thread == 0) m.first_of_b[num_b] = 0;
+    block.sync();
+    for (int b = block.thread; b <= num_b; b += block.threads) m.first_of_b[b] = count_terms(b, -1);
+    for (int y = block.thread; y <= num_Y; y += block.threads) m.first_of_y[y] = count_terms(-1, y);
+    block.sync();
+    for (int b = block.thread; b < num_b; b += block.threads) {
+      int at = m.first_of_b[b];
+      const int global = global_b(b);
+      for (int k = 0; global >= 0 && k < a.tables.num_terms; ++k)
+        if (a.tables.terms[k].b == global) m.term_y[at] = a.tables.terms[k].y, m.coefficient[at++] = T(a.tables.terms[k].coefficient);
+    }
+    for (int y = block.thread; y < num_Y; y += block.threads) {
+      int at = m.first_of_y[y];
+      for (int k = 0; k < a.tables.num_terms; ++k)
+        if (const int local = local_b(a.tables.terms[k].b); a.tables.terms[k].y == y && local >= 0) m.term_b[at] = local, m.coefficient_of_y[at++] = T(a.tables.terms[k].coefficient);
+    }
+    for (int k = block.lane(); k < num_b; k += warp) m.B[k] = m.B_bar[k] = 0;
+    block.sync();
+    return m;
+  }
+  KOKKOS_FUNCTION int local_b(int global) const {
+    int local = -1;
+    for_paths(Paths(), [&]<int q>() {
+      constexpr auto path = Paths::path(q);
+      if (global >= places.b[q] && global < places.b[q] + D1 * (2 * path.l3 + 1)) local = path.b + global - places.b[q];
+    });
+    return local;
+  }
+  KOKKOS_FUNCTION int global_b(int local) const {
+    int global = -1;
+    for_paths(Paths(), [&]<int q>() {
+      constexpr auto path = Paths::path(q);
+      if (local >= path.b && local < path.b + D1 * (2 * path.l3 + 1)) global = places.b[q] + local - path.b;
+    });
+    return global;
+  }
+  // Terms of the slice below b, or below y.
+  KOKKOS_FUNCTION int count_terms(int b, int y) const {
+    int count = 0;
+    for (int k = 0; k < a.tables.num_terms; ++k) {
+      const int local = local_b(a.tables.terms[k].b);
+      count += local >= 0 && (b >= 0 ? local < b : a.tables.terms[k].y < y);
+    }
+    return count;
+  }
+
+  KOKKOS_FUNCTION void prepare_edges(const Memory& m, int lane, int i, int e0, int n) const {
+    Edges<T>& edges = *m.edges;
+    for (int k = lane; k < n; k += warp) {
+      const int e = e0 + k, sender = a.graph.sender[e];
+      edges.sender[k] = sender;
+      edges.length[k] = place_edge(a.radial, a.graph.vec + 3L * e, edges.knot[k], edges.weight[k], edges.slope[k]);
+      if constexpr (!staged) edges.table[k] = a.radial.of_pair[a.graph.species[a.graph.first_row + i] * a.radial.num_species + a.graph.species[sender]];
+    }
+    for (int k = lane; k < n * num_Y; k += warp) edges.Y[k / num_Y][k % num_Y] = a.Y[static_cast<long>(e0) * num_Y + k];
+    sync_warp();
+  }
+  KOKKOS_FUNCTION void prepare_B(const Memory& m, int lane, int k) const {
+    for (int b = lane; b < num_b; b += warp) {
+      T sum = 0;
+      for (int q = m.first_of_b[b]; q < m.first_of_b[b + 1]; ++q) sum += m.coefficient[q] * m.edges->Y[k][m.term_y[q]];
+      m.B[b] = sum;
+    }
+    sync_warp();
+  }
+  template <int q>
+  KOKKOS_FUNCTION static void load_B(const Memory& m, T* B) {
+    constexpr auto path = Paths::path(q);
+    constexpr int quads = (D1 * (2 * path.l3 + 1) + Quad<T>::size - 1) / Quad<T>::size;
+    MACEKIT_UNROLL
+    for (int k = 0; k < quads; ++k) *reinterpret_cast<Quad<T>*>(B + k * Quad<T>::size) = *reinterpret_cast<const Quad<T>*>(m.B + path.b + k * Quad<T>::size);
+  }
+  // R of path q for this lane's channels and, if wanted, its slope.
+  template <int q, bool with_slope>
+  KOKKOS_FUNCTION void radial(const Memory& m, int lane, int k, bool active, const T* weight, const T* slope, T* R, T* R_slope) const {
+    const T* at;
+    long row;
+    if constexpr (staged) {
+      row = warp * V;
+      at = m.table + (q * a.radial.num_knots + m.edges->knot[k]) * (warp * V) + lane * V;
+    } else {
+      row = width;
+      at = m.edges->table[k] + (static_cast<long>(tile) * a.tables.num_paths + static_cast<long>(places.path[q]) * width) * a.radial.num_knots + static_cast<long>(m.edges->knot[k]) * width +
+           (active ? begin - tile + lane * V : 0);
+    }
+    MACEKIT_UNROLL
+    for (int v = 0; v < V; ++v) {
+      R[v] = 0;
+      if constexpr (with_slope) R_slope[v] = 0;
+    }
+    MACEKIT_UNROLL
+    for (int t = 0; t < terms; ++t) {
+      const Few<T, V> c = *reinterpret_cast<const Few<T, V>*>(at + t * row);
+      MACEKIT_UNROLL
+      for (int v = 0; v < V; ++v) {
+        R[v] += weight[t] * c.v[v];
+        if constexpr (with_slope) R_slope[v] += slope[t] * c.v[v];
+      }
+    }
+  }
+  // Features of the sender, [V][D1]; 1 where they are part of the table.
+  KOKKOS_FUNCTION void load_u(int lane, int sender, bool active, T (*u)[D1]) const {
+    const T* from = a.u + (static_cast<long>(sender) * a.tables.in_components + l1 * l1) * a.channels + begin + lane * V;
+    MACEKIT_UNROLL
+    for (int m1 = 0; m1 < D1; ++m1) {
+      Few<T, V> x;
+      if (active && a.u) x = *reinterpret_cast<const Few<T, V>*>(from + static_cast<long>(m1) * a.channels);
+      MACEKIT_UNROLL
+      for (int v = 0; v < V; ++v) u[v][m1] = active ? (a.u ? x.v[v] : T(1)) : T(0);
+    }
+  }
+  KOKKOS_FUNCTION static void load_terms(const T* from, T* to) {
+    MACEKIT_UNROLL
+    for (int k = 0; k < 8 / Quad<T>::size; ++k) *reinterpret_cast<Quad<T>*>(to + k * Quad<T>::size) = *reinterpret_cast<const Quad<T>*>(from + k * Quad<T>::size);
+  }
+};
+
+template <class T, int l1, int V, bool staged>
+struct SliceForward : Slice<T, l1, V, staged> {
+  using Base = Slice<T, l1, V, staged>;
+  using typename Base::Paths;
+  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out;
+  KOKKOS_FUNCTION void operator()(const Block& block) const {
+    const auto m = this->prepare(block);
+    const int lane = block.lane(), warps = block.threads / warp;
+    const bool active = begin + lane * V < a.channels;
+    for (int i = block.rank * warps + block.thread / warp; i < a.graph.num_nodes; i += block.count * warps) {
+      T sum[V][num_out];
+      MACEKIT_UNROLL
+      for (int v = 0; v < V; ++v) {
+        MACEKIT_UNROLL
+        for (int k = 0; k < num_out; ++k) sum[v][k] = 0;
+      }
+      const int end = a.graph.first[i + 1];
+      for (int e0 = a.graph.first[i]; e0 < end; e0 += batch) {
+        const int n = end - e0 < batch ? end - e0 : batch;
+        this->prepare_edges(m, lane, i, e0, n);
+        for (int k = 0; k < n; ++k) {
+          T u[V][D1];
+          alignas(16) T weight[8];
+          this->load_u(lane, m.edges->sender[k], active, u);
+          this->prepare_B(m, lane, k);
+          this->load_terms(m.edges->weight[k], weight);
+          for_paths(Paths(), [&]<int q>() {
+            constexpr auto path = Paths::path(q);
+            constexpr int D3 = 2 * path.l3 + 1;
+            T R[V];
+            alignas(16) T B[(D1 * D3 + 3) / 4 * 4];
+            this->template radial<q, false>(m, lane, k, active, weight, nullptr, R, nullptr);
+            this->template load_B<q>(m, B);
+            MACEKIT_UNROLL
+            for (int v = 0; v < V; ++v) add_message<T, D1, D3>(R[v], u[v], 1, 0, B, 0, sum[v] + path.out);
+          });
+          sync_warp();
+        }
+      }
+      if (!active) continue;
+      T* A = a.A + static_cast<long>(i) * a.tables.num_out * a.channels + begin + lane * V;
+      for_paths(Paths(), [&]<int q>() {
+        constexpr auto path = Paths::path(q);
+        MACEKIT_UNROLL
+        for (int mo = 0; mo < 2 * path.l3 + 1; ++mo) {
+          Few<T, V> x;
+          MACEKIT_UNROLL
+          for (int v = 0; v < V; ++v) x.v[v] = sum[v][path.out + mo];
+          *reinterpret_cast<Few<T, V>*>(A + static_cast<long>(places.out[q] + mo) * a.channels) = x;
+        }
+      });
+    }
+  }
+};
+
+template <class T, int l1, int V, bool staged>
+struct SliceAdjoint : Slice<T, l1, V, staged> {
+  using Base = Slice<T, l1, V, staged>;
+  using typename Base::Paths;
+  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out;
+  const T* A_bar_of_all;
+  T *u_bar_of_all, *Y_bar_of_all;
+  double* vec_bar;
+
+  KOKKOS_FUNCTION void operator()(const Block& block) const {
+    const auto m = this->prepare(block);
+    const int lane = block.lane(), warps = block.threads / warp;
+    const bool active = begin + lane * V < a.channels;
+    for (int i = block.rank * warps + block.thread / warp; i < a.graph.num_nodes; i += block.count * warps) {
+      T A_bar[V][num_out];
+      const T* from = A_bar_of_all + static_cast<long>(i) * a.tables.num_out * a.channels + begin + lane * V;
+      for_paths(Paths(), [&]<int q>() {
+        constexpr auto path = Paths::path(q);
+        MACEKIT_UNROLL
+        for (int mo = 0; mo < 2 * path.l3 + 1; ++mo) {
+          Few<T, V> x{};
+          if (active) x = *reinterpret_cast<const Few<T, V>*>(from + static_cast<long>(places.out[q] + mo) * a.channels);
+          MACEKIT_UNROLL
+          for (int v = 0; v < V; ++v) A_bar[v][path.out + mo] = x.v[v];
+        }
+      });
+      const int end = a.graph.first[i + 1];
+      for (int e0 = a.graph.first[i]; e0 < end; e0 += batch) {
+        const int n = end - e0 < batch ? end - e0 : batch;
+        this->prepare_edges(m, lane, i, e0, n);
+        for (int k = 0; k < n; ++k) edge(m, lane, e0 + k, k, active, A_bar);
+      }
+    }
+  }
+
+  KOKKOS_FUNCTION void edge(const typename Base::Memory& m, int lane, int e, int k, bool active, const T (*A_bar)[num_out]) const {
+    T u[V][D1], u_bar[V][D1], r_bar = 0;
+    alignas(16) T weight[8], slope[8];
+    this->load_u(lane, m.edges->sender[k], active, u);
+    this->prepare_B(m, lane, k);
+    this->load_terms(m.edges->weight[k], weight), this->load_terms(m.edges->slope[k], slope);
+    MACEKIT_UNROLL
+    for (int v = 0; v < V; ++v) {
+      MACEKIT_UNROLL
+      for (int m1 = 0; m1 < D1; ++m1) u_bar[v][m1] = 0;
+    }
+    for_paths(Paths(), [&]<int q>() {
+      constexpr auto path = Paths::path(q);
+      constexpr int D3 = 2 * path.l3 + 1, size = D1 * D3;
+      T R[V], R_slope[V], B_bar[size];
+      alignas(16) T B[(size + 3) / 4 * 4];
+      this->template radial<q, true>(m, lane, k, active, weight, slope, R, R_slope);
+      this->template load_B<q>(m, B);
+      MACEKIT_UNROLL
+      for (int b = 0; b < size; ++b) B_bar[b] = 0;
+      MACEKIT_UNROLL
+      for (int v = 0; v < V; ++v) {
+        T x[D1];
+        const T R_bar = message_adjoint<T, D1, D3>(R[v], u[v], 1, 0, B, 0, A_bar[v] + path.out, x, B_bar);
+        r_bar += R_bar * R_slope[v];
+        MACEKIT_UNROLL
+        for (int m1 = 0; m1 < D1; ++m1) u_bar[v][m1] += R[v] * x[m1];
+      }
+      sum_arrays_over_lanes<warp / 2, size>(B_bar, lane);
+      const Owned owned = owned_after_sum<size>(lane);
+      MACEKIT_UNROLL
+      for (int t = 0; t < sum_slots(size); ++t)
+        if (t < owned.count) m.B_bar[path.b + owned.first + t] = B_bar[t];
+    });
+    if (u_bar_of_all && active) {
+      T* to = u_bar_of_all + (static_cast<long>(m.edges->sender[k]) * a.tables.in_components + l1 * l1) * a.channels + begin + lane * V;
+      MACEKIT_UNROLL
+      for (int m1 = 0; m1 < D1; ++m1) {
+        T x[V];
+        MACEKIT_UNROLL
+        for (int v = 0; v < V; ++v) x[v] = u_bar[v][m1];
+        accumulate_few<V>(to + static_cast<long>(m1) * a.channels, x);
+      }
+    }
+    r_bar = sum_over_lanes(r_bar);
+    sync_warp();
+    // Two lanes for each Y.
+    constexpr int helpers = warp > 1 ? 2 : 1;
+    for (int y = lane / helpers; y < num_Y; y += warp / helpers) {
+      T sum = 0;
+      for (int t = m.first_of_y[y] + lane % helpers; t < m.first_of_y[y + 1]; t += helpers) sum += m.coefficient_of_y[t] * m.B_bar[m.term_b[t]];
+      if (helpers > 1) sum += from_lane_across(sum, 1);
+      if (lane % helpers == 0) accumulate(Y_bar_of_all + static_cast<long>(e) * num_Y + y, sum);
+    }
+    for (int x = lane; x < 3; x += warp) accumulate(vec_bar + 3L * e + x, double(r_bar) / m.edges->length[k] * a.graph.vec[3L * e + x]);
+    sync_warp();
+  }
+  // *p += x, V channels at once where the device can.
+  template <int count>
+  KOKKOS_FUNCTION static void accumulate_few(T* p, const T* x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if constexpr (count == 2 && sizeof(T) == 4) {
+      atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
+      return;
+    }
+#endif
+    for (int v = 0; v < count; ++v) accumulate(p + v, x[v]);
+  }
+};
+
+// Runs a slice over all its channels.
+template <class Work, int lanes_channels>
+void run_slices(const char* label, Work work) {
+  const TabulatedConvolutionArgs<std::remove_const_t<std::remove_pointer_t<decltype(work.a.Y)>>>& a = work.a;
+  const int warps = Work::threads / warp, wanted = (a.graph.num_nodes + warps - 1) / warps;
+  for (int begin = 0; begin < a.channels; begin += lanes_channels) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(work.a.Y)>>;
+    work.begin = begin, work.tile = begin / RadialTable<T>::tile * RadialTable<T>::tile, work.width = tile_width<T>(a.channels, work.tile);
+    for_blocks(label, std::min(wanted, (warp > 1 ? 1 : 4) * Work::blocks_per_multiprocessor * device_limits().multiprocessors), Work::bytes(a.radial.num_knots), work);
+  }
+}
+// f.template operator()<V, staged>() with the widest slices whose table fits into a block's memory.
+template <class T, int l1, class F>
+void with_slices(const TabulatedConvolutionArgs<T>& a, const F& f) {
+  if constexpr (sizeof(T) == 4 && warp > 1) {
+    const auto fits = [&](std::size_t bytes) { return a.radial.only && bytes <= device_limits().block_memory; };
+    if constexpr (l1 < 2)
+      if (fits(Slice<T, l1, 2, true>::bytes(a.radial.num_knots))) return f.template operator()<2, true>();
+    if (fits(Slice<T, l1, 1, true>::bytes(a.radial.num_knots))) return f.template operator()<1, true>();
+    f.template operator()<l1 < 2 ? 2 : 1, false>();
+  } else {
+    f.template operator()<1, false>();
+  }
+}
+// Calls f.template operator()<l1>(places) for each l1, if slices know the paths.
+template <class F>
+bool for_known_paths(const ConvolutionView& t, const F& f) {
+  Places places[3];
+  for (int l1 = 0; l1 < 3; ++l1)
+    if (!known_paths(t, l1, places[l1])) return false;
+  f.template operator()<0>(places[0]);
+  if (t.in_components > 1) f.template operator()<1>(places[1]);
+  if (t.in_components > 4) f.template operator()<2>(places[2]);
+  return true;
+}
 }  // namespace
 
 template <class T>
 void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
+  const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
+    with_slices<T, l1>(a, [&]<int V, bool staged>() { run_slices<SliceForward<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution", {{a, places, 0, 0, 0}}); });
+  });
+  if (done) return;
   const int edges = chunk_edges<T>(a.tables.num_b), level = scratch_level(Chunk<T>::bytes(edges, a.tables.num_b));
   for_teams("macekit::tabulated_convolution", a.graph.num_nodes, level, Chunk<T>::bytes(edges, a.tables.num_b), Forward<T>{a, level, edges});
 }
 template <class T>
 void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
+  const TabulatedConvolutionArgs<T>& a = args.forward;
+  const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
+    with_slices<T, l1>(a, [&]<int V, bool staged>() {
+      run_slices<SliceAdjoint<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution_adjoint", {{a, places, 0, 0, 0}, args.A_bar, args.u_bar, args.Y_bar, args.vec_bar});
+    });
+  });
+  if (done) return;
   const int num_b = args.forward.tables.num_b, edges = chunk_edges<T>(num_b), level = scratch_level(Chunk<T>::bytes(edges, num_b));
   for_teams("macekit::tabulated_convolution_adjoint", args.forward.graph.num_nodes, level, Chunk<T>::bytes(edges, num_b), Adjoint<T>{args, level, edges});
 }
