@@ -77,7 +77,7 @@ def mace_torch_calculator(options):
 def symmetrix_calculator(options):
     from symmetrix import Symmetrix
 
-    return Symmetrix(options["symmetrix"], dtype=options["dtype"]) if options["dtype"] != "float64" else Symmetrix(options["symmetrix"])
+    return Symmetrix(options["symmetrix"], dtype=options["dtype"], execution_profile="speed")
 
 
 CALCULATORS = {"macekit": macekit_calculator, "mace-torch": mace_torch_calculator, "cuequivariance": mace_torch_calculator, "symmetrix-xl": symmetrix_calculator}
@@ -143,9 +143,9 @@ def main():
         run(peer, {**common, "code": "make"})
         subprocess.run([sys.executable, "-m", "macekit", "convert", common["model"], "-o", common["potential"]], check=True, stdout=subprocess.DEVNULL)
         if "symmetrix-xl" in args.peers:
-            extract = os.path.join(os.path.dirname(pythons["symmetrix-xl"]), "symmetrix_extract_mace")
-            subprocess.run([extract, "--model", common["model"], "--output", common["symmetrix"]], check=True, stdout=subprocess.DEVNULL,
-                           env={**os.environ, "PYTHONPATH": "", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
+            place = subprocess.run([pythons["symmetrix-xl"], "-c", "import site; print(site.getsitepackages()[0])"], check=True, capture_output=True, text=True).stdout.strip()
+            subprocess.run([peer, "-W", "ignore", "-m", "symmetrix.cli.extract_mace", "--model", common["model"], "--output", common["symmetrix"]], check=True,
+                           stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": place, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
         rows, report = [], {**common, "peak": multiply_add_peak(args.threads), "results": []}
         for dtype in args.dtypes:
             workers, results = {}, {}

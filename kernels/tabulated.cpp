@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Blocks of atoms; per tile of channels and path, so that the part of the radial table in use (a row of four cache lines for
-// each knot) stays in the L2 cache while all edges of the block pass by. R is formed in registers and used at once; sums over
+// each knot) stays in the L2 cache while all edges of the block pass by. R of one path and tile lives in the L1 cache; sums over
 // edges stay in registers. What depends on the edge alone (spline weights, B) is prepared once per block.
 #include "kernels/tabulated.hpp"
 
@@ -31,6 +31,12 @@ struct Block {
   std::vector<T> weight, slope;         // [E][terms]
   std::vector<T> B;                     // [path][E][D3*D1]
   std::vector<double> r_bar, length;    // [E]
+  std::vector<T> R;                     // of one receiver, path and tile
+  T* R_of(int edges, int width) {
+    const std::size_t size = static_cast<std::size_t>(edges) * width;
+    if (R.size() < size) R.resize(size);
+    return R.data();
+  }
 
   void prepare(const TabulatedConvolutionArgs<T>& a, int begin, int end) {  // receivers
     const Graph& g = a.graph;
@@ -73,38 +79,56 @@ struct Place {
   int channels;
 };
 
-template <class T, int V>
-MACEKIT_INLINE void form_R(const T* row, int stride, const T* weight, Vector<T>* R) {
+// sum_k weight[k] of the rows of six knots, for all channels of the tile; with the weights in registers, once an edge.
+template <class T>
+MACEKIT_INLINE void spline(const T* row, int width, const T* weight, T* R) {
+  constexpr int L = lanes<T>;
+  const Vector<T> w0 = broadcast(weight[0]), w1 = broadcast(weight[1]), w2 = broadcast(weight[2]), w3 = broadcast(weight[3]), w4 = broadcast(weight[4]), w5 = broadcast(weight[5]);
+  for (int c = 0; c < width; c += L) {
+    const T* at = row + c;
+    const Vector<T> low = w0 * load_vector(at) + w1 * load_vector(at + width) + w2 * load_vector(at + 2 * width);
+    const Vector<T> high = w3 * load_vector(at + 3 * width) + w4 * load_vector(at + 4 * width) + w5 * load_vector(at + 5 * width);
+    store_vector(R + c, low + high);
+  }
+}
+// The same for value and derivative.
+template <class T>
+MACEKIT_INLINE void spline_with_slope(const T* row, int width, const T* weight, const T* slope, T* R, T* dR) {
+  constexpr int L = lanes<T>;
+  Vector<T> w[terms], s[terms];
   MACEKIT_UNROLL
-  for (int v = 0; v < V; ++v) R[v] = weight[0] * load_vector(row + v * lanes<T>);
-  MACEKIT_UNROLL
-  for (int k = 1; k < terms; ++k) {
+  for (int k = 0; k < terms; ++k) w[k] = broadcast(weight[k]), s[k] = broadcast(slope[k]);
+  for (int c = 0; c < width; c += L) {
+    Vector<T> x = load_vector(row + c), value = w[0] * x, change = s[0] * x;
     MACEKIT_UNROLL
-    for (int v = 0; v < V; ++v) R[v] += weight[k] * load_vector(row + k * stride + v * lanes<T>);
+    for (int k = 1; k < terms; ++k) x = load_vector(row + k * width + c), value += w[k] * x, change += s[k] * x;
+    store_vector(R + c, value), store_vector(dR + c, change);
   }
 }
 
-// Sums over edges begin .. end of V vectors of channels from c (within the tile).
+// Sums over edges of V vectors of channels from c (within the tile).
 template <class T, int D1, int D3, bool has_u, int V>
-MACEKIT_INLINE void sum_messages(const Block<T>& b, const Place<T>& at, int begin, int end, int c, T* A) {
+MACEKIT_INLINE void sum_messages(const Place<T>& at, int begin, int end, int c, const T* R_of_edges, T* A) {
   constexpr int L = lanes<T>;
   Vector<T> sum[D3][V] = {};
   for (int e = begin; e < end; ++e) {
-    Vector<T> R[V], Ru[D1][V];
-    form_R<T, V>(b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width + c, at.width, b.weight.data() + e * terms, R);
+    Vector<T> Ru[D1][V];
+    const T* R = R_of_edges + static_cast<long>(e - begin) * at.width + c;
     const T* u = has_u ? at.u + at.sender[e] * at.u_row + c : nullptr;
     MACEKIT_UNROLL
-    for (int m1 = 0; m1 < D1; ++m1) {
+    for (int v = 0; v < V; ++v) {
+      const Vector<T> r = load_vector(R + v * L);
       MACEKIT_UNROLL
-      for (int v = 0; v < V; ++v) Ru[m1][v] = has_u ? R[v] * load_vector(u + m1 * at.channels + v * L) : R[v];
+      for (int m1 = 0; m1 < D1; ++m1) Ru[m1][v] = has_u ? r * load_vector(u + m1 * at.channels + v * L) : r;
     }
     const T* B = at.B + static_cast<long>(e) * D1 * D3;
     MACEKIT_UNROLL
     for (int mo = 0; mo < D3; ++mo) {
       MACEKIT_UNROLL
       for (int m1 = 0; m1 < D1; ++m1) {
+        const Vector<T> b = broadcast(B[mo * D1 + m1]);
         MACEKIT_UNROLL
-        for (int v = 0; v < V; ++v) sum[mo][v] += B[mo * D1 + m1] * Ru[m1][v];
+        for (int v = 0; v < V; ++v) sum[mo][v] += b * Ru[m1][v];
       }
     }
   }
@@ -112,21 +136,24 @@ MACEKIT_INLINE void sum_messages(const Block<T>& b, const Place<T>& at, int begi
     for (int v = 0; v < V; ++v) store_vector(A + static_cast<long>(mo) * at.channels + c + v * L, sum[mo][v]);
 }
 
-// As many vectors at once as registers hold; the scalars B and the weights are then read once for all of them.
+// As many vectors at once as registers hold; B is then read once for all of them.
 #if MACEKIT_VECTOR_BYTES == 64
-constexpr int registers = 28;
+constexpr int registers = 30;
 #else
-constexpr int registers = 13;
+constexpr int registers = 15;
 #endif
 template <int D1, int D3>
-constexpr int vectors_at_once = 4 * (D1 + D3) <= registers ? 4 : 2 * (D1 + D3) <= registers ? 2 : 1;
+constexpr int vectors_at_once = 4 * (D1 + D3) < registers ? 4 : 2 * (D1 + D3) < registers ? 2 : 1;
 
 template <class T, int D1, int D3, bool has_u>
-void path_forward(const Block<T>& b, const Place<T>& at, int begin, int end, T* A) {
+void path_forward(Block<T>& b, const Place<T>& at, int begin, int end, T* A) {
   constexpr int V = vectors_at_once<D1, D3>, L = lanes<T>;
+  T* R = b.R_of(end - begin, at.width);
+  for (int e = begin; e < end; ++e)
+    spline(b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width, at.width, b.weight.data() + e * terms, R + static_cast<long>(e - begin) * at.width);
   int c = 0;
-  for (; c + V * L <= at.width; c += V * L) sum_messages<T, D1, D3, has_u, V>(b, at, begin, end, c, A);
-  for (; c < at.width; c += L) sum_messages<T, D1, D3, has_u, 1>(b, at, begin, end, c, A);
+  for (; c + V * L <= at.width; c += V * L) sum_messages<T, D1, D3, has_u, V>(at, begin, end, c, R, A);
+  for (; c < at.width; c += L) sum_messages<T, D1, D3, has_u, 1>(at, begin, end, c, R, A);
 }
 
 template <class T, int H, std::size_t... I>
@@ -149,62 +176,91 @@ MACEKIT_INLINE Vector<T> sums_of_lanes(Vector<T>* v) {
   return v[0];
 }
 
-// Adjoints of R, u and Y for one edge and all channels of the tile. u_bar is that of the sender, null where it is not wanted.
-template <class T, int D1, int D3, bool has_u>
-MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T* A_bar, T* u_bar, const ConvolutionPaths::Term* term, int num_terms, int b_offset,
-                                 int first_y, int num_y, T* Y_bar) {
-  constexpr int L = lanes<T>, most = RadialTable<T>::tile / L, most_sums = L > 8 ? L : 8;  // r and seven components of Y
-  const T *row = b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width, *weight = b.weight.data() + e * terms, *slope = b.slope.data() + e * terms;
-  const T* B = at.B + static_cast<long>(e) * D1 * D3;
-  const long sender = has_u ? at.sender[e] * at.u_row : 0;
-  Vector<T> Rx[D1][most], r_sum{};
-  const int count = at.width / L;
-  for (int k = 0; k < count; ++k) {
-    const int c = k * L;
-    Vector<T> R[1], dR[1];
-    form_R<T, 1>(row + c, at.width, weight, R);
-    form_R<T, 1>(row + c, at.width, slope, dR);
-    Vector<T> v[D1] = {};
+// Adjoints of R and u for V vectors of channels of one edge; keeps R u for the adjoint of B.
+template <class T, int D1, int D3, bool has_u, int V>
+MACEKIT_INLINE void channel_adjoint(const Place<T>& at, int c, const T* B, const T* R, const T* dR, const T* u, const T* A_bar, T* u_bar, T* Ru, Vector<T>* r_sum) {
+  constexpr int L = lanes<T>, width = RadialTable<T>::tile;
+  Vector<T> v[D1][V] = {};
+  MACEKIT_UNROLL
+  for (int mo = 0; mo < D3; ++mo) {
+    Vector<T> g[V];
     MACEKIT_UNROLL
-    for (int mo = 0; mo < D3; ++mo) {
-      const Vector<T> g = load_vector(A_bar + static_cast<long>(mo) * at.channels + c);
+    for (int k = 0; k < V; ++k) g[k] = load_vector(A_bar + static_cast<long>(mo) * at.channels + c + k * L);
+    MACEKIT_UNROLL
+    for (int m1 = 0; m1 < D1; ++m1) {
+      const Vector<T> b = broadcast(B[mo * D1 + m1]);
       MACEKIT_UNROLL
-      for (int m1 = 0; m1 < D1; ++m1) v[m1] += B[mo * D1 + m1] * g;
+      for (int k = 0; k < V; ++k) v[m1][k] += b * g[k];
     }
+  }
+  MACEKIT_UNROLL
+  for (int k = 0; k < V; ++k) {
+    const int q = c + k * L;
+    const Vector<T> r = load_vector(R + q), dr = load_vector(dR + q);
     if constexpr (has_u) {
       Vector<T> R_bar{};
       MACEKIT_UNROLL
       for (int m1 = 0; m1 < D1; ++m1) {
-        const Vector<T> x = load_vector(at.u + sender + m1 * at.channels + c);
-        R_bar += v[m1] * x;
-        Rx[m1][k] = R[0] * x;
-        if (u_bar) {
-          T* target = u_bar + m1 * at.channels + c;
-          store_vector(target, load_vector(target) + R[0] * v[m1]);
-        }
+        const Vector<T> x = load_vector(u + m1 * at.channels + q);
+        R_bar += v[m1][k] * x;
+        store_vector(Ru + m1 * width + q, r * x);
+        if (u_bar) store_vector(u_bar + m1 * at.channels + q, load_vector(u_bar + m1 * at.channels + q) + r * v[m1][k]);
       }
-      r_sum += R_bar * dR[0];
+      r_sum[k % 2] += R_bar * dr;
     } else {
-      r_sum += v[0] * dR[0];
-      Rx[0][k] = R[0];
+      r_sum[k % 2] += v[0][k] * dr;
     }
   }
+}
+
+// Adjoint of B[..][m1] .. B[..][m1 + M - 1], as vectors: products of the rows of A_bar and R u.
+template <class T, int D1, int D3, int M>
+MACEKIT_INLINE void coupling_adjoint(const Place<T>& at, int m1, const T* Ru, const T* A_bar, Vector<T>* B_bar) {
+  constexpr int L = lanes<T>, width = RadialTable<T>::tile;
+  Vector<T> sum[M][D3] = {};
+  for (int c = 0; c < at.width; c += L) {
+    Vector<T> x[M];
+    MACEKIT_UNROLL
+    for (int m = 0; m < M; ++m) x[m] = load_vector(Ru + (m1 + m) * width + c);
+    MACEKIT_UNROLL
+    for (int mo = 0; mo < D3; ++mo) {
+      const Vector<T> g = load_vector(A_bar + static_cast<long>(mo) * at.channels + c);
+      MACEKIT_UNROLL
+      for (int m = 0; m < M; ++m) sum[m][mo] += g * x[m];
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int mo = 0; mo < D3; ++mo) B_bar[mo * D1 + m1 + m] = sum[m][mo];
+}
+
+// Adjoints of R, u and Y for one edge and all channels of the tile. u_bar is that of the sender, null where it is not wanted.
+template <class T, int D1, int D3, bool has_u>
+MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T* A_bar, T* u_bar, const ConvolutionPaths::Term* term, int num_terms, int b_offset,
+                                 int first_y, int num_y, T* Y_bar) {
+  constexpr int L = lanes<T>, width = RadialTable<T>::tile, most_sums = L > 8 ? L : 8;  // r and seven components of Y
+  constexpr int V = 2 * D1 + 4 < registers ? 2 : 1;
+  alignas(64) T R[width], dR[width], Ru[has_u ? D1 * width : 1];
+  spline_with_slope(b.row[e] + at.table + static_cast<long>(b.knot[e]) * at.width, at.width, b.weight.data() + e * terms, b.slope.data() + e * terms, R, dR);
+  const T* B = at.B + static_cast<long>(e) * D1 * D3;
+  const T* u = has_u ? at.u + at.sender[e] * at.u_row : nullptr;
+  Vector<T> r_sum[2] = {};
+  int c = 0;
+  for (; c + V * L <= at.width; c += V * L) channel_adjoint<T, D1, D3, has_u, V>(at, c, B, R, dR, u, A_bar, u_bar, Ru, r_sum);
+  for (; c < at.width; c += L) channel_adjoint<T, D1, D3, has_u, 1>(at, c, B, R, dR, u, A_bar, u_bar, Ru, r_sum);
   // Adjoint of B in vectors, from there that of Y, then one sum over lanes for it and r.
   Vector<T> B_bar[D3 * D1];
+  constexpr int M = 2 * D3 + 2 < registers && D1 > 1 ? 2 : 1;
+  int m1 = 0;
+  for (; m1 + M <= D1; m1 += M) coupling_adjoint<T, D1, D3, M>(at, m1, has_u ? Ru : R, A_bar, B_bar);
+  for (; m1 < D1; ++m1) coupling_adjoint<T, D1, D3, 1>(at, m1, has_u ? Ru : R, A_bar, B_bar);
+  Vector<T> y[most_sums];
+  y[0] = r_sum[0] + r_sum[1];
   MACEKIT_UNROLL
-  for (int m1 = 0; m1 < D1; ++m1) {
-    Vector<T> sum[D3] = {};
-    for (int k = 0; k < count; ++k) {
-      MACEKIT_UNROLL
-      for (int mo = 0; mo < D3; ++mo) sum[mo] += load_vector(A_bar + static_cast<long>(mo) * at.channels + k * L) * Rx[m1][k];
-    }
-    for (int mo = 0; mo < D3; ++mo) B_bar[mo * D1 + m1] = sum[mo];
-  }
-  Vector<T> y[most_sums] = {};
-  y[0] = r_sum;
+  for (int k = 1; k < most_sums; ++k) y[k] = Vector<T>{};
   for (int k = 0; k < num_terms; ++k) y[1 + term[k].y - first_y] += T(term[k].coefficient) * B_bar[term[k].b - b_offset];
   T sums[most_sums];
-  for (int k = 0; k <= num_y; k += L) store_vector(sums + k, sums_of_lanes<T>(y + k));
+  MACEKIT_UNROLL
+  for (int k = 0; k < most_sums; k += L) store_vector(sums + k, sums_of_lanes<T>(y + k));
   b.r_bar[e] += sums[0];
   for (int k = 1; k <= num_y; ++k) Y_bar[k - 1] += sums[k];
 }

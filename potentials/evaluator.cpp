@@ -15,7 +15,7 @@ namespace {
 
 // Relative error of tables: near rounding, so that energies and forces agree with the network's to the digits that matter.
 template <class T>
-constexpr double table_tolerance = sizeof(T) == 8 ? 1e-10 : 1e-6;
+constexpr double table_tolerance = sizeof(T) == 8 ? 5e-10 : 1e-6;
 
 template <class T>
 class EvaluatorOf final : public Evaluator {

@@ -11,7 +11,7 @@ struct Forward {
   ContractionArgs<N> a;
   KOKKOS_FUNCTION void operator()(long k) const {
     const int i = static_cast<int>(k / a.channels), c = static_cast<int>(k % a.channels);
-    evaluate<N>(a.tables, position(a, i, c), a.B + static_cast<long>(i) * a.tables.num_outputs * planes<N> * a.channels + c);
+    evaluate<N, 1>(a.tables, position(a, i, c), a.B + static_cast<long>(i) * a.tables.num_outputs * planes<N> * a.channels + c);
   }
 };
 template <class N>
@@ -22,7 +22,7 @@ struct Adjoint {
     const int i = static_cast<int>(k / a.channels), c = static_cast<int>(k % a.channels);
     const Position<N> at = position(a, i, c);
     scalar_t<N>* gradient = is_dual<N> ? args.coefficient_bar + (at.coefficient - a.coefficient) : nullptr;
-    evaluate_adjoint<N>(a.tables, at, args.B_bar + static_cast<long>(i) * a.tables.num_outputs * planes<N> * a.channels + c, args.A_bar + (at.A - a.A), gradient);
+    evaluate_adjoint<N, 1>(a.tables, at, args.B_bar + static_cast<long>(i) * a.tables.num_outputs * planes<N> * a.channels + c, args.A_bar + (at.A - a.A), gradient);
   }
 };
 
