@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "kernels/number.hpp"
@@ -48,12 +49,15 @@ struct ContractionView {
   const ContractionTables::Output* outputs;
   const int *linear_factors, *factors;
   int num_pairs, num_outputs, num_coefficients, num_inputs;
+  int num_groups, num_factors, num_linear_factors;
+  bool pair_factors;  ///< some factors are pairs
 };
 /// @param place  gives, for a vector, the address at which the kernel finds its content
 template <class Place>
 ContractionView view(const ContractionTables& t, const Place& place) {
   return {place(t.pairs), place(t.groups), place(t.outputs), place(t.linear_factors), place(t.factors), static_cast<int>(t.pairs.size()),
-          static_cast<int>(t.outputs.size()), t.num_coefficients, t.num_inputs};
+          static_cast<int>(t.outputs.size()), t.num_coefficients, t.num_inputs, static_cast<int>(t.groups.size()), static_cast<int>(t.factors.size()),
+          static_cast<int>(t.linear_factors.size()), std::any_of(t.factors.begin(), t.factors.end(), [&](int f) { return f >= t.num_inputs; })};
 }
 
 /// Coefficients lie as [species][channels/line][num_coefficients][line] with line = 64 bytes of channels, so that one

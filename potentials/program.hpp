@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A model as a short list of steps. model.cpp records it, executor.hpp runs it forward and, in reverse order, its adjoint.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>

@@ -3,6 +3,7 @@
 // shared places are atomic.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 
 #include "kernels/kernel_list.hpp"
 
@@ -83,7 +84,7 @@ KOKKOS_INLINE_FUNCTION T sum_over_lanes(T value) {
 }
 /// Sums an array of n values over the lanes with about n shuffles: each step halves what a lane keeps. Value k ends up, in
 /// place t < sum_slots(n), with the lane whose owned_after_sum() has first + t = k and t < count.
-constexpr int sum_slots(int n) {
+KOKKOS_FUNCTION constexpr int sum_slots(int n) {
   for (int offset = warp / 2; offset > 0; offset /= 2) n = (n + 1) / 2;
   return n;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Where the paths are those of l_max 3 (nearly every model): a warp per receiver, which goes through its edges with sums in
 // registers, for all paths of one l1 and a slice of channels at a time; where the table of such a slice fits into the memory of a
-// block, it stays there. Other paths: a team per receiver, a thread per path and channel, and what depends on an edge alone
-// (spline weights, B) in scratch memory for a chunk of edges at a time.
+// block, it stays there. What an edge gives to Y and |vec| is summed over the lanes by shuffles; atomics carry it, and what goes to
+// the sender, to memory. Other paths: a team per receiver, a thread per path and channel, and what depends on an edge alone (spline
+// weights, B) in scratch memory for a chunk of edges at a time.
 #include "kernels/portable/portable.hpp"
 #include "kernels/convolution_body.hpp"
 #include "kernels/tabulated_body.hpp"
@@ -137,14 +138,14 @@ struct PathsOf {
   struct Path {
     int l2, l3, out, b;  // where in the slice's components of A and in its B, rows of which are padded to whole quads
   };
-  static constexpr int count() {
+  KOKKOS_FUNCTION static constexpr int count() {
     int n = 0;
     for (int l3 = 0; l3 <= max_ell; ++l3)
       for (int l2 = 0; l2 <= max_ell; ++l2) n += coupled(l2, l3);
     return n;
   }
-  static constexpr bool coupled(int l2, int l3) { return l3 >= (l1 > l2 ? l1 - l2 : l2 - l1) && l3 <= l1 + l2 && (l1 + l2 + l3) % 2 == 0; }
-  static constexpr Path path(int number) {
+  KOKKOS_FUNCTION static constexpr bool coupled(int l2, int l3) { return l3 >= (l1 > l2 ? l1 - l2 : l2 - l1) && l3 <= l1 + l2 && (l1 + l2 + l3) % 2 == 0; }
+  KOKKOS_FUNCTION static constexpr Path path(int number) {
     Path here{};
     int n = 0;
     for (int l3 = 0; l3 <= max_ell; ++l3)
@@ -157,8 +158,8 @@ struct PathsOf {
     here.l3 = -1;
     return here;
   }
-  static constexpr int num_out() { return path(count()).out; }
-  static constexpr int num_b() { return path(count()).b; }
+  KOKKOS_FUNCTION static constexpr int num_out() { return path(count()).out; }
+  KOKKOS_FUNCTION static constexpr int num_b() { return path(count()).b; }
 };
 template <int q = 0, class Paths, class F>
 MACEKIT_INLINE void for_paths(Paths paths, const F& f) {
@@ -187,86 +188,132 @@ bool known_paths(const ConvolutionView& t, int l1, Places& places) {
   return num_paths == t.num_paths && num_b == t.num_b && num_out == t.num_out;
 }
 
-constexpr int batch = warp > 1 ? 4 : 1;  // edges that a warp prepares together
 constexpr int num_Y = (max_ell + 1) * (max_ell + 1);
 
 // What a warp knows of a batch of edges, in its block's memory.
-template <class T>
+template <class T, int batch, bool with_slope>
 struct alignas(16) Edges {
-  T weight[batch][8], slope[batch][8], Y[batch][num_Y];  // terms padded to quads
-  double length[batch];
+  T weight[batch][8], slope[with_slope ? batch : 1][8], Y[batch][num_Y];  // terms padded to quads
+  double direction[batch][3];
   int knot[batch], sender[batch];
   const T* table[batch];
 };
 
-template <class T, int l1, int V, bool staged>
+template <class T, int l1, int V, bool staged, bool adjoint>
 struct Slice {
   using Paths = PathsOf<l1>;
-  static constexpr int threads = warp > 1 ? (sizeof(T) == 8 ? 256 : 512) : 1, blocks_per_multiprocessor = 1;
-  static constexpr int D1 = 2 * l1 + 1, num_out = Paths::num_out(), num_b = Paths::num_b(), most_terms = 256;
+  static constexpr int threads = warp > 1 ? (sizeof(T) == 8 ? 256 : 384) : 1,  // as many as registers allow
+                        blocks_per_multiprocessor = 1, warps = threads / warp;
+  static constexpr int D1 = 2 * l1 + 1, num_out = Paths::num_out(), num_b = Paths::num_b(), tile = RadialTable<T>::tile;
+  static constexpr int batch = warp == 1 ? 1 : staged && adjoint && l1 > 0 ? 4 : 8;  // edges that a warp prepares together; as many as fit beside the table
+  // B[b] has at most two terms, Y[y] at most so many for each of the lanes that form its adjoint.
+  static constexpr int helpers = warp > 1 ? 2 : 1, terms_of_y = ((l1 == 0 ? 1 : l1 == 1 ? 7 : 12) + helpers - 1) / helpers;
+  struct TermsOfB {
+    int y[2];
+    T coefficient[2];
+  };
+  struct TermOfY {
+    int b;
+    T coefficient;
+  };
+  // Adjoints of B are summed over the lanes path by path, for l1 = 0 all at once; that of R comes last.
+  KOKKOS_FUNCTION static constexpr int size_of_sum(int q) { return l1 == 0 ? num_out + 1 : D1 * (2 * Paths::path(q).l3 + 1) + (q + 1 == Paths::count()); }
+  static constexpr int num_sums = l1 == 0 ? 1 : Paths::count(), slots = 2;
 
   TabulatedConvolutionArgs<T> a;
   Places places;
-  int begin;        // channel of the first lane
-  int tile, width;  // first channel of the table's tile, and channels of it
+  int begin;  // channel of the first lane
 
+  // Coefficients of channel c lie at table[first + (path * num_knots + knot) * row].
+  struct Column {
+    int first, row;
+  };
+  KOKKOS_FUNCTION Column column(int c) const {
+    const int begin_of_tile = c / tile * tile;
+    return {begin_of_tile * a.tables.num_paths * a.radial.num_knots + c - begin_of_tile, tile_width<T>(a.channels, begin_of_tile)};
+  }
   // The block's memory.
   struct Memory {
     const T* table;
-    int *first_of_b, *term_y;  // B[b] = sum coefficient Y[y] over terms first_of_b[b] ..
-    T* coefficient;
-    int *first_of_y, *term_b;  // the same terms by y
-    T* coefficient_of_y;
-    Edges<T>* edges;
-    T *B, *B_bar;
+    Column column;  // of this lane
+    TermsOfB* terms_of_b;
+    TermOfY* terms_of_y;  // [terms_of_y][lane]
+    int* owned;           // [sum][slot][lane] place in B_bar of what the lane holds after a sum
+    Edges<T, batch, adjoint>* edges;
+    T *B, *B_bar;         // B_bar[num_b]: adjoint of r; behind it, what no lane needs
   };
+  static constexpr int num_B_bar = num_b + 4;
   static std::size_t bytes(int num_knots) {
-    constexpr std::size_t warps = threads / warp;
-    return (staged ? static_cast<std::size_t>(Paths::count()) * num_knots * warp * V * sizeof(T) : 0) + 2 * (num_b + 4 + num_Y + 4) * sizeof(int) + 2 * most_terms * (sizeof(int) + sizeof(T)) +
-           warps * (sizeof(Edges<T>) + 2 * num_b * sizeof(T)) + 160;
+    return (staged ? static_cast<std::size_t>(Paths::count()) * num_knots * warp * V * sizeof(T) : 0) + num_b * sizeof(TermsOfB) + warps * (sizeof(Edges<T, batch, adjoint>) + num_b * sizeof(T)) +
+           (adjoint ? (num_Y * helpers * terms_of_y) * sizeof(TermOfY) + num_sums * slots * warp * sizeof(int) + warps * num_B_bar * sizeof(T) : 0) + 112;
   }
   KOKKOS_FUNCTION Memory prepare(const Block& block) const {
-    constexpr int warps = threads / warp;
     Carver carver(block.memory);
-    Memory m;
+    Memory m{};
+    const int w = block.thread / warp, lane = block.lane();
     T* table = staged ? carver.template take<T>(static_cast<std::size_t>(Paths::count()) * a.radial.num_knots * warp * V) : nullptr;
     m.table = table;
-    m.first_of_b = carver.template take<int>(num_b + 1), m.term_y = carver.template take<int>(most_terms), m.coefficient = carver.template take<T>(most_terms);
-    m.first_of_y = carver.template take<int>(num_Y + 1), m.term_b = carver.template take<int>(most_terms), m.coefficient_of_y = carver.template take<T>(most_terms);
-    m.edges = carver.template take<Edges<T>>(warps) + block.thread / warp;
-    m.B = carver.template take<T>(warps * num_b) + block.thread / warp * num_b;
-    m.B_bar = carver.template take<T>(warps * num_b) + block.thread / warp * num_b;
+    m.column = column(begin + lane * V < a.channels ? begin + lane * V : 0);
+    m.terms_of_b = carver.template take<TermsOfB>(num_b);
+    m.edges = carver.template take<Edges<T, batch, adjoint>>(warps) + w;
+    m.B = carver.template take<T>(warps * num_b) + w * num_b;
     if constexpr (staged) {
-      constexpr int quads = warp * V / Quad<T>::size > 0 ? warp * V / Quad<T>::size : 1, row = warp * V;
-      for (int q = 0; q < Paths::count(); ++q) {
-        const T* from = a.radial.only + (static_cast<long>(tile) * a.tables.num_paths + static_cast<long>(places.path[q]) * width) * a.radial.num_knots + (begin - tile);
-        for (int k = block.thread; k < a.radial.num_knots * quads; k += block.threads) {
-          const int knot = k / quads, quad = k % quads * Quad<T>::size;
-          if (begin - tile + quad < width)
-            *reinterpret_cast<Quad<T>*>(table + (static_cast<long>(q) * a.radial.num_knots + knot) * row + quad) = *reinterpret_cast<const Quad<T>*>(from + static_cast<long>(knot) * width + quad);
+      constexpr int quads = warp * V / Quad<T>::size > 0 ? warp * V / Quad<T>::size : 1;
+      for (int q = 0; q < Paths::count(); ++q)
+        for (int k = block.thread; k < a.radial.num_knots * quads; k += threads) {
+          const int knot = k / quads, c = begin + k % quads * Quad<T>::size;
+          Quad<T> value{};
+          if (c < a.channels) {
+            const Column from = column(c);
+            value = *reinterpret_cast<const Quad<T>*>(a.radial.only + from.first + (places.path[q] * a.radial.num_knots + knot) * from.row);
+          }
+          *reinterpret_cast<Quad<T>*>(table + (q * a.radial.num_knots + knot) * (warp * V) + (c - begin)) = value;
         }
-      }
     }
-    // Terms lie in the order of b.
-    if (block.thread == 0) m.first_of_b[num_b] = 0;
-    block.sync();
-    for (int b = block.thread; b <= num_b; b += block.threads) m.first_of_b[b] = count_terms(b, -1);
-    for (int y = block.thread; y <= num_Y; y += block.threads) m.first_of_y[y] = count_terms(-1, y);
-    block.sync();
-    for (int b = block.thread; b < num_b; b += block.threads) {
-      int at = m.first_of_b[b];
+    for (int b = block.thread; b < num_b; b += threads) {
+      TermsOfB terms{};
+      int n = 0;
       const int global = global_b(b);
-      for (int k = 0; global >= 0 && k < a.tables.num_terms; ++k)
-        if (a.tables.terms[k].b == global) m.term_y[at] = a.tables.terms[k].y, m.coefficient[at++] = T(a.tables.terms[k].coefficient);
+      for (int k = 0; k < a.tables.num_terms && n < 2; ++k)
+        if (a.tables.terms[k].b == global) terms.y[n] = a.tables.terms[k].y, terms.coefficient[n++] = T(a.tables.terms[k].coefficient);
+      m.terms_of_b[b] = terms;
     }
-    for (int y = block.thread; y < num_Y; y += block.threads) {
-      int at = m.first_of_y[y];
-      for (int k = 0; k < a.tables.num_terms; ++k)
-        if (const int local = local_b(a.tables.terms[k].b); a.tables.terms[k].y == y && local >= 0) m.term_b[at] = local, m.coefficient_of_y[at++] = T(a.tables.terms[k].coefficient);
+    if constexpr (adjoint) {
+      m.terms_of_y = carver.template take<TermOfY>(num_Y * helpers * terms_of_y);
+      m.owned = carver.template take<int>(num_sums * slots * warp);
+      m.B_bar = carver.template take<T>(warps * num_B_bar) + w * num_B_bar;
+      for (int k = block.thread; k < num_Y * helpers; k += threads) {
+        int n = 0;
+        for (int t = 0; t < terms_of_y; ++t) m.terms_of_y[t * num_Y * helpers + k] = {0, T(0)};
+        for (int t = 0; t < a.tables.num_terms; ++t)
+          if (a.tables.terms[t].y == k / helpers) {
+            const int b = local_b(a.tables.terms[t].b);
+            if (b >= 0 && n++ % helpers == k % helpers) m.terms_of_y[(n - 1) / helpers * num_Y * helpers + k] = {b, T(a.tables.terms[t].coefficient)};
+          }
+      }
+      if (w == 0)
+        for_paths(Paths(), [&]<int q>() {
+          if constexpr (q < num_sums) {
+            constexpr int size = size_of_sum(q);
+            const Owned owned = owned_after_sum<size>(lane);
+            for (int t = 0; t < slots; ++t)
+              m.owned[(q * slots + t) * warp + lane] = t < sum_slots(size) && t < owned.count ? place_in_B_bar<q>(owned.first + t) : num_b + 1;
+          }
+        });
+      for (int k = lane; k < num_B_bar; k += warp) m.B_bar[k] = 0;
     }
-    for (int k = block.lane(); k < num_b; k += warp) m.B[k] = m.B_bar[k] = 0;
     block.sync();
     return m;
+  }
+  template <int q>
+  KOKKOS_FUNCTION static int place_in_B_bar(int k) {
+    if (k == size_of_sum(q) - 1 && q + 1 == num_sums) return num_b;
+    if constexpr (l1 > 0) return Paths::path(q).b + k;
+    int place = 0;
+    for_paths(Paths(), [&]<int p>() {
+      if (k >= Paths::path(p).out) place = Paths::path(p).b + k - Paths::path(p).out;
+    });
+    return place;
   }
   KOKKOS_FUNCTION int local_b(int global) const {
     int local = -1;
@@ -284,32 +331,27 @@ struct Slice {
     });
     return global;
   }
-  // Terms of the slice below b, or below y.
-  KOKKOS_FUNCTION int count_terms(int b, int y) const {
-    int count = 0;
-    for (int k = 0; k < a.tables.num_terms; ++k) {
-      const int local = local_b(a.tables.terms[k].b);
-      count += local >= 0 && (b >= 0 ? local < b : a.tables.terms[k].y < y);
-    }
-    return count;
-  }
 
   KOKKOS_FUNCTION void prepare_edges(const Memory& m, int lane, int i, int e0, int n) const {
-    Edges<T>& edges = *m.edges;
+    auto& edges = *m.edges;
     for (int k = lane; k < n; k += warp) {
       const int e = e0 + k, sender = a.graph.sender[e];
+      const double* vec = a.graph.vec + 3L * e;
+      T unused[terms];
       edges.sender[k] = sender;
-      edges.length[k] = place_edge(a.radial, a.graph.vec + 3L * e, edges.knot[k], edges.weight[k], edges.slope[k]);
+      const double inverse = 1 / place_edge(a.radial, vec, edges.knot[k], edges.weight[k], adjoint ? edges.slope[adjoint ? k : 0] : unused);
+      if (adjoint)
+        for (int x = 0; x < 3; ++x) edges.direction[k][x] = vec[x] * inverse;
       if constexpr (!staged) edges.table[k] = a.radial.of_pair[a.graph.species[a.graph.first_row + i] * a.radial.num_species + a.graph.species[sender]];
     }
     for (int k = lane; k < n * num_Y; k += warp) edges.Y[k / num_Y][k % num_Y] = a.Y[static_cast<long>(e0) * num_Y + k];
     sync_warp();
   }
   KOKKOS_FUNCTION void prepare_B(const Memory& m, int lane, int k) const {
+    MACEKIT_UNROLL
     for (int b = lane; b < num_b; b += warp) {
-      T sum = 0;
-      for (int q = m.first_of_b[b]; q < m.first_of_b[b + 1]; ++q) sum += m.coefficient[q] * m.edges->Y[k][m.term_y[q]];
-      m.B[b] = sum;
+      const TermsOfB terms = m.terms_of_b[b];
+      m.B[b] = terms.coefficient[0] * m.edges->Y[k][terms.y[0]] + terms.coefficient[1] * m.edges->Y[k][terms.y[1]];
     }
     sync_warp();
   }
@@ -321,43 +363,47 @@ struct Slice {
     for (int k = 0; k < quads; ++k) *reinterpret_cast<Quad<T>*>(B + k * Quad<T>::size) = *reinterpret_cast<const Quad<T>*>(m.B + path.b + k * Quad<T>::size);
   }
   // R of path q for this lane's channels and, if wanted, its slope.
-  template <int q, bool with_slope>
-  KOKKOS_FUNCTION void radial(const Memory& m, int lane, int k, bool active, const T* weight, const T* slope, T* R, T* R_slope) const {
+  template <int q>
+  KOKKOS_FUNCTION void radial(const Memory& m, int lane, int k, const T* weight, const T* slope, T* R, T* R_slope) const {
     const T* at;
-    long row;
+    int row = warp * V;
     if constexpr (staged) {
-      row = warp * V;
       at = m.table + (q * a.radial.num_knots + m.edges->knot[k]) * (warp * V) + lane * V;
     } else {
-      row = width;
-      at = m.edges->table[k] + (static_cast<long>(tile) * a.tables.num_paths + static_cast<long>(places.path[q]) * width) * a.radial.num_knots + static_cast<long>(m.edges->knot[k]) * width +
-           (active ? begin - tile + lane * V : 0);
+      row = m.column.row;
+      at = m.edges->table[k] + m.column.first + (places.path[q] * a.radial.num_knots + m.edges->knot[k]) * row;
     }
     MACEKIT_UNROLL
     for (int v = 0; v < V; ++v) {
       R[v] = 0;
-      if constexpr (with_slope) R_slope[v] = 0;
+      if constexpr (adjoint) R_slope[v] = 0;
     }
     MACEKIT_UNROLL
     for (int t = 0; t < terms; ++t) {
-      const Few<T, V> c = *reinterpret_cast<const Few<T, V>*>(at + t * row);
+      const Few<T, V> c = *reinterpret_cast<const Few<T, V>*>(at + (staged ? t * warp * V : t * row));
       MACEKIT_UNROLL
       for (int v = 0; v < V; ++v) {
         R[v] += weight[t] * c.v[v];
-        if constexpr (with_slope) R_slope[v] += slope[t] * c.v[v];
+        if constexpr (adjoint) R_slope[v] += slope[t] * c.v[v];
       }
     }
   }
-  // Features of the sender, [V][D1]; 1 where they are part of the table.
-  KOKKOS_FUNCTION void load_u(int lane, int sender, bool active, T (*u)[D1]) const {
+  // Features of the sender; 1 where they are part of the table, 0 beyond the channels.
+  struct Features {
+    T of[V][D1];
+  };
+  KOKKOS_FUNCTION Features load_u(int lane, int sender) const {
+    const bool active = begin + lane * V < a.channels;
     const T* from = a.u + (static_cast<long>(sender) * a.tables.in_components + l1 * l1) * a.channels + begin + lane * V;
+    Features u;
     MACEKIT_UNROLL
     for (int m1 = 0; m1 < D1; ++m1) {
-      Few<T, V> x;
+      Few<T, V> x{};
       if (active && a.u) x = *reinterpret_cast<const Few<T, V>*>(from + static_cast<long>(m1) * a.channels);
       MACEKIT_UNROLL
-      for (int v = 0; v < V; ++v) u[v][m1] = active ? (a.u ? x.v[v] : T(1)) : T(0);
+      for (int v = 0; v < V; ++v) u.of[v][m1] = active && !a.u ? T(1) : x.v[v];
     }
+    return u;
   }
   KOKKOS_FUNCTION static void load_terms(const T* from, T* to) {
     MACEKIT_UNROLL
@@ -366,14 +412,14 @@ struct Slice {
 };
 
 template <class T, int l1, int V, bool staged>
-struct SliceForward : Slice<T, l1, V, staged> {
-  using Base = Slice<T, l1, V, staged>;
+struct SliceForward : Slice<T, l1, V, staged, false> {
+  using Base = Slice<T, l1, V, staged, false>;
   using typename Base::Paths;
-  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out;
+  using typename Base::Features;
+  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out, Base::batch, Base::warps;
   KOKKOS_FUNCTION void operator()(const Block& block) const {
     const auto m = this->prepare(block);
-    const int lane = block.lane(), warps = block.threads / warp;
-    const bool active = begin + lane * V < a.channels;
+    const int lane = block.lane();
     for (int i = block.rank * warps + block.thread / warp; i < a.graph.num_nodes; i += block.count * warps) {
       T sum[V][num_out];
       MACEKIT_UNROLL
@@ -385,26 +431,27 @@ struct SliceForward : Slice<T, l1, V, staged> {
       for (int e0 = a.graph.first[i]; e0 < end; e0 += batch) {
         const int n = end - e0 < batch ? end - e0 : batch;
         this->prepare_edges(m, lane, i, e0, n);
+        Features next = this->load_u(lane, m.edges->sender[0]);  // an edge ahead
         for (int k = 0; k < n; ++k) {
-          T u[V][D1];
-          alignas(16) T weight[8];
-          this->load_u(lane, m.edges->sender[k], active, u);
+          const Features u = next;
+          if (a.u && k + 1 < n) next = this->load_u(lane, m.edges->sender[k + 1]);
           this->prepare_B(m, lane, k);
+          alignas(16) T weight[8];
           this->load_terms(m.edges->weight[k], weight);
           for_paths(Paths(), [&]<int q>() {
             constexpr auto path = Paths::path(q);
             constexpr int D3 = 2 * path.l3 + 1;
             T R[V];
             alignas(16) T B[(D1 * D3 + 3) / 4 * 4];
-            this->template radial<q, false>(m, lane, k, active, weight, nullptr, R, nullptr);
+            this->template radial<q>(m, lane, k, weight, nullptr, R, nullptr);
             this->template load_B<q>(m, B);
             MACEKIT_UNROLL
-            for (int v = 0; v < V; ++v) add_message<T, D1, D3>(R[v], u[v], 1, 0, B, 0, sum[v] + path.out);
+            for (int v = 0; v < V; ++v) add_message<T, D1, D3>(R[v], u.of[v], 1, 0, B, 0, sum[v] + path.out);
           });
           sync_warp();
         }
       }
-      if (!active) continue;
+      if (begin + lane * V >= a.channels) continue;
       T* A = a.A + static_cast<long>(i) * a.tables.num_out * a.channels + begin + lane * V;
       for_paths(Paths(), [&]<int q>() {
         constexpr auto path = Paths::path(q);
@@ -421,17 +468,18 @@ struct SliceForward : Slice<T, l1, V, staged> {
 };
 
 template <class T, int l1, int V, bool staged>
-struct SliceAdjoint : Slice<T, l1, V, staged> {
-  using Base = Slice<T, l1, V, staged>;
+struct SliceAdjoint : Slice<T, l1, V, staged, true> {
+  using Base = Slice<T, l1, V, staged, true>;
   using typename Base::Paths;
-  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out;
+  using typename Base::Features;
+  using Base::D1, Base::a, Base::places, Base::begin, Base::num_out, Base::batch, Base::warps;
   const T* A_bar_of_all;
   T *u_bar_of_all, *Y_bar_of_all;
   double* vec_bar;
 
   KOKKOS_FUNCTION void operator()(const Block& block) const {
     const auto m = this->prepare(block);
-    const int lane = block.lane(), warps = block.threads / warp;
+    const int lane = block.lane();
     const bool active = begin + lane * V < a.channels;
     for (int i = block.rank * warps + block.thread / warp; i < a.graph.num_nodes; i += block.count * warps) {
       T A_bar[V][num_out];
@@ -456,39 +504,40 @@ struct SliceAdjoint : Slice<T, l1, V, staged> {
   }
 
   KOKKOS_FUNCTION void edge(const typename Base::Memory& m, int lane, int e, int k, bool active, const T (*A_bar)[num_out]) const {
-    T u[V][D1], u_bar[V][D1], r_bar = 0;
-    alignas(16) T weight[8], slope[8];
-    this->load_u(lane, m.edges->sender[k], active, u);
+    const Features u = this->load_u(lane, m.edges->sender[k]);
+    T u_bar[V][D1], r_bar = 0;
     this->prepare_B(m, lane, k);
+    alignas(16) T weight[8], slope[8];
     this->load_terms(m.edges->weight[k], weight), this->load_terms(m.edges->slope[k], slope);
     MACEKIT_UNROLL
     for (int v = 0; v < V; ++v) {
       MACEKIT_UNROLL
       for (int m1 = 0; m1 < D1; ++m1) u_bar[v][m1] = 0;
     }
+    T all[l1 == 0 ? num_out + 1 : 1];
     for_paths(Paths(), [&]<int q>() {
       constexpr auto path = Paths::path(q);
-      constexpr int D3 = 2 * path.l3 + 1, size = D1 * D3;
-      T R[V], R_slope[V], B_bar[size];
-      alignas(16) T B[(size + 3) / 4 * 4];
-      this->template radial<q, true>(m, lane, k, active, weight, slope, R, R_slope);
+      constexpr int D3 = 2 * path.l3 + 1;
+      constexpr bool last = q + 1 == Paths::count();
+      T R[V], R_slope[V], of_path[l1 == 0 ? 1 : Base::size_of_sum(q)];
+      alignas(16) T B[(D1 * D3 + 3) / 4 * 4];
+      T* B_bar = l1 == 0 ? all + path.out : of_path;
+      this->template radial<q>(m, lane, k, weight, slope, R, R_slope);
       this->template load_B<q>(m, B);
       MACEKIT_UNROLL
-      for (int b = 0; b < size; ++b) B_bar[b] = 0;
+      for (int b = 0; b < D1 * D3; ++b) B_bar[b] = 0;
       MACEKIT_UNROLL
       for (int v = 0; v < V; ++v) {
         T x[D1];
-        const T R_bar = message_adjoint<T, D1, D3>(R[v], u[v], 1, 0, B, 0, A_bar[v] + path.out, x, B_bar);
+        const T R_bar = message_adjoint<T, D1, D3>(R[v], u.of[v], 1, 0, B, 0, A_bar[v] + path.out, x, B_bar);
         r_bar += R_bar * R_slope[v];
         MACEKIT_UNROLL
         for (int m1 = 0; m1 < D1; ++m1) u_bar[v][m1] += R[v] * x[m1];
       }
-      sum_arrays_over_lanes<warp / 2, size>(B_bar, lane);
-      const Owned owned = owned_after_sum<size>(lane);
-      MACEKIT_UNROLL
-      for (int t = 0; t < sum_slots(size); ++t)
-        if (t < owned.count) m.B_bar[path.b + owned.first + t] = B_bar[t];
+      if constexpr (last) B_bar[Base::D1 * D3] = r_bar;
+      if constexpr (l1 > 0) sum_over_warp<q>(m, lane, of_path);
     });
+    if constexpr (l1 == 0) sum_over_warp<0>(m, lane, all);
     if (u_bar_of_all && active) {
       T* to = u_bar_of_all + (static_cast<long>(m.edges->sender[k]) * a.tables.in_components + l1 * l1) * a.channels + begin + lane * V;
       MACEKIT_UNROLL
@@ -499,25 +548,42 @@ struct SliceAdjoint : Slice<T, l1, V, staged> {
         accumulate_few<V>(to + static_cast<long>(m1) * a.channels, x);
       }
     }
-    r_bar = sum_over_lanes(r_bar);
     sync_warp();
-    // Two lanes for each Y.
-    constexpr int helpers = warp > 1 ? 2 : 1;
-    for (int y = lane / helpers; y < num_Y; y += warp / helpers) {
+    constexpr int step = num_Y * Base::helpers;
+    for (int y = lane; y < step; y += warp) {
       T sum = 0;
-      for (int t = m.first_of_y[y] + lane % helpers; t < m.first_of_y[y + 1]; t += helpers) sum += m.coefficient_of_y[t] * m.B_bar[m.term_b[t]];
-      if (helpers > 1) sum += from_lane_across(sum, 1);
-      if (lane % helpers == 0) accumulate(Y_bar_of_all + static_cast<long>(e) * num_Y + y, sum);
+      MACEKIT_UNROLL
+      for (int t = 0; t < Base::terms_of_y; ++t) {
+        const typename Base::TermOfY term = m.terms_of_y[t * step + y];
+        sum += term.coefficient * m.B_bar[term.b];
+      }
+      if (Base::helpers > 1) sum += from_lane_across(sum, 1);
+      if (y % Base::helpers == 0) accumulate(Y_bar_of_all + static_cast<long>(e) * num_Y + y / Base::helpers, sum);
     }
-    for (int x = lane; x < 3; x += warp) accumulate(vec_bar + 3L * e + x, double(r_bar) / m.edges->length[k] * a.graph.vec[3L * e + x]);
+    for (int x = lane; x < 3; x += warp) accumulate(vec_bar + 3L * e + x, double(m.B_bar[Base::num_b]) * m.edges->direction[k][x]);
     sync_warp();
   }
-  // *p += x, V channels at once where the device can.
+  template <int number>
+  KOKKOS_FUNCTION static void sum_over_warp(const typename Base::Memory& m, int lane, T* value) {
+    constexpr int size = Base::size_of_sum(number);
+    sum_arrays_over_lanes<warp / 2, size>(value, lane);
+    if constexpr (warp > 1) {
+      MACEKIT_UNROLL
+      for (int t = 0; t < sum_slots(size); ++t) m.B_bar[m.owned[(number * Base::slots + t) * warp + lane]] = value[t];
+    } else {
+      for (int t = 0; t < size; ++t) m.B_bar[Base::template place_in_B_bar<number>(t)] = value[t];
+    }
+  }
+  // *p += x, two or four channels at once where the device can.
   template <int count>
   KOKKOS_FUNCTION static void accumulate_few(T* p, const T* x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if constexpr (count == 2 && sizeof(T) == 4) {
+    if constexpr (sizeof(T) == 4 && count == 2) {
       atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
+      return;
+    }
+    if constexpr (sizeof(T) == 4 && count == 4) {
+      atomicAdd(reinterpret_cast<float4*>(p), make_float4(x[0], x[1], x[2], x[3]));
       return;
     }
 #endif
@@ -526,29 +592,34 @@ struct SliceAdjoint : Slice<T, l1, V, staged> {
 };
 
 // Runs a slice over all its channels.
-template <class Work, int lanes_channels>
+template <class Work, int channels>
 void run_slices(const char* label, Work work) {
-  const TabulatedConvolutionArgs<std::remove_const_t<std::remove_pointer_t<decltype(work.a.Y)>>>& a = work.a;
-  const int warps = Work::threads / warp, wanted = (a.graph.num_nodes + warps - 1) / warps;
-  for (int begin = 0; begin < a.channels; begin += lanes_channels) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(work.a.Y)>>;
-    work.begin = begin, work.tile = begin / RadialTable<T>::tile * RadialTable<T>::tile, work.width = tile_width<T>(a.channels, work.tile);
-    for_blocks(label, std::min(wanted, (warp > 1 ? 1 : 4) * Work::blocks_per_multiprocessor * device_limits().multiprocessors), Work::bytes(a.radial.num_knots), work);
-  }
+  const auto& a = work.a;
+  const int wanted = (a.graph.num_nodes + Work::warps - 1) / Work::warps;
+  for (work.begin = 0; work.begin < a.channels; work.begin += channels)
+    for_blocks(label, std::min(wanted, (warp > 1 ? 1 : 4) * device_limits().multiprocessors), Work::bytes(a.radial.num_knots), work);
 }
-// f.template operator()<V, staged>() with the widest slices whose table fits into a block's memory.
-template <class T, int l1, class F>
+// f.template operator()<V, staged>() with the slices that were fastest: for l1 = 0 a warp has registers for 128 channels, whose table
+// stays in the caches; else the widest whose table fits into a block's memory.
+template <class T, int l1, bool adjoint, class F>
 void with_slices(const TabulatedConvolutionArgs<T>& a, const F& f) {
-  if constexpr (sizeof(T) == 4 && warp > 1) {
-    const auto fits = [&](std::size_t bytes) { return a.radial.only && bytes <= device_limits().block_memory; };
-    if constexpr (l1 < 2)
-      if (fits(Slice<T, l1, 2, true>::bytes(a.radial.num_knots))) return f.template operator()<2, true>();
-    if (fits(Slice<T, l1, 1, true>::bytes(a.radial.num_knots))) return f.template operator()<1, true>();
-    f.template operator()<l1 < 2 ? 2 : 1, false>();
+  if constexpr (warp == 1) {
+    f.template operator()<64 / sizeof(T), false>();
+  } else if constexpr (sizeof(T) == 8) {
+    f.template operator()<l1 == 0 ? 2 : 1, false>();
   } else {
-    f.template operator()<1, false>();
+    [[maybe_unused]] const auto fits = [&](std::size_t bytes) { return a.radial.only && bytes <= device_limits().block_memory; };
+    if constexpr (l1 == 0) {
+      f.template operator()<4, false>();
+    } else {
+      if constexpr (l1 == 1)
+        if (fits(Slice<T, l1, 2, true, adjoint>::bytes(a.radial.num_knots))) return f.template operator()<2, true>();
+      if (fits(Slice<T, l1, 1, true, adjoint>::bytes(a.radial.num_knots))) return f.template operator()<1, true>();
+      f.template operator()<1, false>();
+    }
   }
 }
+
 // Calls f.template operator()<l1>(places) for each l1, if slices know the paths.
 template <class F>
 bool for_known_paths(const ConvolutionView& t, const F& f) {
@@ -565,7 +636,7 @@ bool for_known_paths(const ConvolutionView& t, const F& f) {
 template <class T>
 void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
   const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
-    with_slices<T, l1>(a, [&]<int V, bool staged>() { run_slices<SliceForward<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution", {{a, places, 0, 0, 0}}); });
+    with_slices<T, l1, false>(a, [&]<int V, bool staged>() { run_slices<SliceForward<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution", {{a, places, 0}}); });
   });
   if (done) return;
   const int edges = chunk_edges<T>(a.tables.num_b), level = scratch_level(Chunk<T>::bytes(edges, a.tables.num_b));
@@ -575,8 +646,8 @@ template <class T>
 void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
   const TabulatedConvolutionArgs<T>& a = args.forward;
   const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
-    with_slices<T, l1>(a, [&]<int V, bool staged>() {
-      run_slices<SliceAdjoint<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution_adjoint", {{a, places, 0, 0, 0}, args.A_bar, args.u_bar, args.Y_bar, args.vec_bar});
+    with_slices<T, l1, true>(a, [&]<int V, bool staged>() {
+      run_slices<SliceAdjoint<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution_adjoint", {{a, places, 0}, args.A_bar, args.u_bar, args.Y_bar, args.vec_bar});
     });
   });
   if (done) return;
