@@ -11,7 +11,7 @@ template <class T>
 struct RadialTable {
   static constexpr int terms = 6;
   /// Channels that lie together: a row of one tile is four cache lines, so that the knots of one path and tile stay in the L2 cache.
-  static constexpr int tile = 128 / sizeof(T);
+  static constexpr int tile = 256 / sizeof(T);
   const T* const* of_pair;  ///< [species of receiver][species of sender] coefficients, laid out as [tile][path][knot][channels of the tile]
   int num_species;
   int num_knots;
