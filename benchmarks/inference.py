@@ -3,7 +3,7 @@
 structure, same cores, in turns. Prints medians, ratios and the share of the multiply-add peak that this machine reached in the same run.
 
     python benchmarks/inference.py [--channels 128] [--max-L 1] [--r-max 6] [--atoms 512] [--threads 2] [--peers mace-torch symmetrix-xl]
-        [--json RESULT.json] [--plot RESULT.png]
+        [--json RESULT.json]
 
 The model is made with mace-torch from a fixed seed (two layers, l_max 3, correlation 3, ScaleShiftMACE) and converted. The evaluators are
 first compared with each other: a timing without agreement is not printed. MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env`
@@ -21,7 +21,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import compare  # noqa: E402
 
-# Multiply-adds of energy and forces with the least arithmetic known, two layers, l_max 3, correlation 3, for each max_L: of an edge and
+# Multiply-adds of energy and forces with the least arithmetic known (docs/inference.md), two layers, l_max 3, correlation 3, for each max_L: of an edge and
 # channel (convolutions, splines of four terms), of an atom and channel (contractions), of an atom and channel squared (linear maps).
 COUNTS = {0: (210, 808, 38), 1: (532, 1982, 92), 2: (1098, 3615, 162)}
 
@@ -47,11 +47,12 @@ def make_model(options):
 
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(5)
+    numbers = options.get("numbers", [14])
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     hidden = o3.Irreps("+".join(f"{options['channels']}x{l}{'eo'[l % 2]}" for l in range(options["max_L"] + 1)))
     model = modules.ScaleShiftMACE(r_max=options["r_max"], num_bessel=8, num_polynomial_cutoff=5, max_ell=3, interaction_cls=block, interaction_cls_first=block,
-                                   num_interactions=2, num_elements=1, hidden_irreps=hidden, MLP_irreps=o3.Irreps("16x0e"), gate=torch.nn.functional.silu,
-                                   atomic_energies=np.array([-1.0]), avg_num_neighbors=46.0, atomic_numbers=[14], correlation=3, radial_type="bessel",
+                                   num_interactions=2, num_elements=len(numbers), hidden_irreps=hidden, MLP_irreps=o3.Irreps("16x0e"), gate=torch.nn.functional.silu,
+                                   atomic_energies=-np.ones(len(numbers)), avg_num_neighbors=46.0, atomic_numbers=numbers, correlation=3, radial_type="bessel",
                                    radial_MLP=[64, 64, 64], atomic_inter_scale=1.0, atomic_inter_shift=0.0, use_reduced_cg=False)
     torch.save(model, options["model"])
 

@@ -132,8 +132,11 @@ MACEKIT_INLINE void sum_messages(const Place<T>& at, int begin, int end, int c, 
       }
     }
   }
-  for (int mo = 0; mo < D3; ++mo)
+  MACEKIT_UNROLL
+  for (int mo = 0; mo < D3; ++mo) {
+    MACEKIT_UNROLL
     for (int v = 0; v < V; ++v) store_vector(A + static_cast<long>(mo) * at.channels + c + v * L, sum[mo][v]);
+  }
 }
 
 // As many vectors at once as registers hold; B is then read once for all of them.
@@ -229,8 +232,11 @@ MACEKIT_INLINE void coupling_adjoint(const Place<T>& at, int m1, const T* Ru, co
       for (int m = 0; m < M; ++m) sum[m][mo] += g * x[m];
     }
   }
-  for (int m = 0; m < M; ++m)
+  MACEKIT_UNROLL
+  for (int m = 0; m < M; ++m) {
+    MACEKIT_UNROLL
     for (int mo = 0; mo < D3; ++mo) B_bar[mo * D1 + m1 + m] = sum[m][mo];
+  }
 }
 
 // Adjoints of R, u and Y for one edge and all channels of the tile. u_bar is that of the sender, null where it is not wanted.

@@ -65,7 +65,7 @@ MACEKIT_INLINE void store_vector(T* p, Vector<T> v) {
 
 template <class T>
 MACEKIT_INLINE Vector<T> broadcast(T x) {
-  return Vector<T>{} + x;
+  return x - Vector<T>{};  // minus: a compiler may drop "- 0", not "+ 0", which turns -0 into 0
 }
 template <class T>
 MACEKIT_INLINE T sum_lanes(Vector<T> v) {

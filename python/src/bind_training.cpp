@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "kernels/error.hpp"
+#include "potentials/nearest.hpp"
 #include "potentials/edit.hpp"
 #include "training/statistics.hpp"
 #include "training/trainer.hpp"
