@@ -578,16 +578,14 @@ struct SliceAdjoint : Slice<T, l1, V, staged, true> {
   template <int count>
   KOKKOS_FUNCTION static void accumulate_few(T* p, const T* x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if constexpr (sizeof(T) == 4 && count == 2) {
-      atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
-      return;
-    }
-    if constexpr (sizeof(T) == 4 && count == 4) {
-      atomicAdd(reinterpret_cast<float4*>(p), make_float4(x[0], x[1], x[2], x[3]));
-      return;
-    }
+    constexpr bool at_once = sizeof(T) == 4;
+    if constexpr (at_once && count == 4) atomicAdd(reinterpret_cast<float4*>(p), make_float4(x[0], x[1], x[2], x[3]));
+    if constexpr (at_once && count == 2) atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
+#else
+    constexpr bool at_once = false;
 #endif
-    for (int v = 0; v < count; ++v) accumulate(p + v, x[v]);
+    if constexpr (!at_once || count == 1)
+      for (int v = 0; v < count; ++v) accumulate(p + v, x[v]);
   }
 };
 
