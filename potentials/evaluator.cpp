@@ -17,31 +17,42 @@ namespace {
 template <class T>
 constexpr double table_tolerance = sizeof(T) == 8 ? 5e-10 : 1e-6;
 
+// The program with what it runs on.
+template <class T>
+struct Machine {
+  Machine(const Potential& potential, const ModelConstants& constants, Backend backend, Radial radial)
+      : program(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
+        tables(potential, radial == Radial::table ? tabulate(program, potential.hyperparameters().distance_transform != "None") : std::vector<TableSource>(), backend,
+               table_tolerance<T>),
+        weights(program, backend),
+        executor(program, weights, constants.executor(potential.hyperparameters(), potential.tensors()), backend, &tables) {
+    weights.pack([&](const std::string& name) { return potential.tensors().at(name).real.data(); });
+  }
+  Program program;
+  RadialTables<T> tables;
+  PackedWeights<T> weights;
+  Executor<T> executor;
+};
+
 template <class T>
 class EvaluatorOf final : public Evaluator {
  public:
   EvaluatorOf(const Potential& potential, Backend backend, Radial radial)
-      : potential_(potential),
-        program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
-        tables_(potential, radial == Radial::table ? tabulate(program_, potential.hyperparameters().distance_transform != "None") : std::vector<TableSource>(), backend,
-                table_tolerance<T>),
-        weights_(program_, backend),
-        constants_(potential.hyperparameters(), potential.tensors()),
-        executor_(program_, weights_, constants_.executor(potential.hyperparameters(), potential.tensors()), backend, &tables_) {
-    weights_.pack([&](const std::string& name) { return potential_.tensors().at(name).real.data(); });
-  }
+      : potential_(potential), backend_(backend), constants_(potential.hyperparameters(), potential.tensors()), machine_(make(radial)) {}
 
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());
-    tables_.prepare(graph);
+    // Functions too steep for tables stay networks.
+    if (!machine_->tables.prepare(graph)) machine_ = make(Radial::network);
+    Executor<T>& executor = machine_->executor;
     constants_.start(graph, result);
     graph_energy_.assign(graph.num_nodes, 0.0);
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
     if (request.gradient && !request.node_features) {
-      executor_.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
+      executor.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
     } else {
-      executor_.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
-      if (request.gradient) executor_.adjoint(exchange, result.edge_gradient.data());
+      executor.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
+      if (request.gradient) executor.adjoint(exchange, result.edge_gradient.data());
     }
     constants_.sum(graph, graph_energy_, result);
     result.node_features.clear();
@@ -50,40 +61,40 @@ class EvaluatorOf final : public Evaluator {
   }
   int exchange_columns() const override {
     int columns = 0;
-    for (const Step& step : program_.steps)
-      if (const auto* s = std::get_if<ExchangeRows>(&step)) columns = std::max(columns, program_.slots[s->u].components * program_.slots[s->u].channels);
+    for (const Step& step : machine_->program.steps)
+      if (const auto* s = std::get_if<ExchangeRows>(&step)) columns = std::max(columns, machine_->program.slots[s->u].components * machine_->program.slots[s->u].channels);
     return columns;
   }
   Intermediate intermediate(const std::string& name) const override {
     std::vector<std::string> names;
-    for (std::size_t k = 0; k < program_.slots.size(); ++k) {
-      const SlotInfo& info = program_.slots[k];
+    for (std::size_t k = 0; k < machine_->program.slots.size(); ++k) {
+      const SlotInfo& info = machine_->program.slots[k];
       if (info.components == 0) continue;
       names.push_back(info.name);
       if (info.name != name) continue;
-      const std::vector<T> values = executor_.slot(static_cast<Slot>(k));
+      const std::vector<T> values = machine_->executor.slot(static_cast<Slot>(k));
       return {info.components, info.channels, {values.begin(), values.end()}};
     }
     throw InputError("the program has no array '" + name + "'; it has " + join(names) + ".");
   }
-  std::string describe() const override { return macekit::describe(program_) + tables_.describe(); }
-  std::size_t memory() const override { return executor_.memory() + tables_.memory(); }
+  std::string describe() const override { return macekit::describe(machine_->program) + machine_->tables.describe(); }
+  std::size_t memory() const override { return machine_->executor.memory() + machine_->tables.memory(); }
 
  private:
   void copy_features(const Graph& graph, Evaluation& result) const {
     int columns = 0;
-    for (const auto& layer : program_.layer_outputs) columns += (layer.l_max + 1) * (layer.l_max + 1) * program_.num_channels;
+    for (const auto& layer : machine_->program.layer_outputs) columns += (layer.l_max + 1) * (layer.l_max + 1) * machine_->program.num_channels;
     result.node_features.resize(static_cast<std::size_t>(graph.num_nodes) * columns);
     double* out = result.node_features.data();
     std::vector<std::vector<T>> features;
-    for (const auto& layer : program_.layer_outputs) features.push_back(executor_.slot(layer.h));
+    for (const auto& layer : machine_->program.layer_outputs) features.push_back(machine_->executor.slot(layer.h));
     for (int i = 0; i < graph.num_nodes; ++i)
       for (std::size_t t = 0; t < features.size(); ++t) {
-        const auto& layer = program_.layer_outputs[t];
-        const SlotInfo& info = program_.slots[layer.h];
+        const auto& layer = machine_->program.layer_outputs[t];
+        const SlotInfo& info = machine_->program.slots[layer.h];
         const T* row = features[t].data() + static_cast<std::size_t>(i) * info.components * info.channels;
         for (int l = 0; l <= layer.l_max; ++l)
-          for (int c = 0; c < program_.num_channels; ++c)
+          for (int c = 0; c < machine_->program.num_channels; ++c)
             for (int m = 0; m <= 2 * l; ++m) *out++ = row[(l * l + m) * info.channels + c];
       }
   }
@@ -98,12 +109,12 @@ class EvaluatorOf final : public Evaluator {
     }
   }
 
+  std::unique_ptr<Machine<T>> make(Radial radial) const { return std::make_unique<Machine<T>>(potential_, constants_, backend_, radial); }
+
   Potential potential_;
-  Program program_;
-  RadialTables<T> tables_;
-  PackedWeights<T> weights_;
+  Backend backend_;
   ModelConstants constants_;
-  Executor<T> executor_;
+  std::unique_ptr<Machine<T>> machine_;
   std::vector<double> graph_energy_;
 };
 

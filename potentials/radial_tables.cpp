@@ -16,7 +16,7 @@ namespace macekit {
 namespace {
 
 constexpr double first_distance = 0.02;  // of the table, in units of the cut-off
-constexpr int first_intervals = 128, most_intervals = 8192;
+constexpr int first_intervals = 128, most_intervals = 4096;
 
 // The Mix that alone reads `A`, if it maps each path to its own l and no species takes part; else null.
 const Mix* map_after(const Program& program, Slot A, const ConvolutionPaths& paths) {
@@ -163,27 +163,28 @@ template <class T>
 RadialTables<T>::~RadialTables() = default;
 
 template <class T>
-void RadialTables<T>::prepare(const Graph& graph) {
-  if (tables_.empty()) return;
-  bool fresh = false;
-  for (int r = 0; r < graph.num_rows; ++r)
-    if (!seen_[graph.species[r]]) seen_[graph.species[r]] = fresh = true;
-  if (!fresh) return;
+bool RadialTables<T>::prepare(const Graph& graph) {
+  if (tables_.empty()) return true;
+  std::vector<bool> seen = seen_;
+  for (int r = 0; r < graph.num_rows; ++r) seen[graph.species[r]] = true;
+  if (seen == seen_) return true;
   for (auto& table : tables_) {
     for (int i = 0; i < num_species_; ++i)
       for (int j = 0; j < num_species_; ++j)
-        if (seen_[i] && seen_[j]) fit(*table, i, j);
+        if (seen[i] && seen[j] && !fit(*table, i, j)) return false;
     for (int i = 0; i < num_species_; ++i)
       for (int j = 0; j < num_species_; ++j)
-        if (seen_[i] && seen_[j]) table->host_of_pair[i * num_species_ + j] = table->coefficients.at(table->class_of(i, j)).data();
+        if (seen[i] && seen[j]) table->host_of_pair[i * num_species_ + j] = table->coefficients.at(table->class_of(i, j)).data();
     table->of_pair.copy_in(table->host_of_pair.data(), table->host_of_pair.size());
   }
+  seen_ = seen;
+  return true;
 }
 
 // Refines until the error is small; a finer grid holds for the pairs already made, too.
 template <class T>
-void RadialTables<T>::fit(Table& table, int receiver, int sender) {
-  if (table.coefficients.count(table.class_of(receiver, sender))) return;
+bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
+  if (table.coefficients.count(table.class_of(receiver, sender))) return true;
   const TableSource& source = table.source;
   const int columns = static_cast<int>(source.tables.paths.size()) * exact_->columns(source);
   const double start = first_distance * exact_->r_max;
@@ -207,8 +208,7 @@ void RadialTables<T>::fit(Table& table, int receiver, int sender) {
     }
     error = worst / largest;
     if (error <= tolerance_) break;
-    require<InputError>(intervals < most_intervals, "potential: its radial functions are too steep for tables (error ", error, " with ", intervals,
-                        " intervals); evaluate it with radial='network'.");
+    if (intervals >= most_intervals) return false;
   }
   table.error = std::max(table.error, error);
   if (intervals != table.intervals && !table.coefficients.empty()) {
@@ -216,7 +216,8 @@ void RadialTables<T>::fit(Table& table, int receiver, int sender) {
     for (const auto& [pair, buffer] : table.coefficients) made.push_back(pair);
     table.coefficients.clear();
     table.intervals = intervals;
-    for (const auto& [i, j] : made) fit(table, i, j);
+    for (const auto& [i, j] : made)
+      if (!fit(table, i, j)) return false;
   }
   table.intervals = intervals;
 
@@ -230,6 +231,7 @@ void RadialTables<T>::fit(Table& table, int receiver, int sender) {
             T(spline[static_cast<std::size_t>(k) * columns + p * channels + c]);
   }
   table.coefficients.try_emplace(table.class_of(receiver, sender), backend_).first->second.copy_in(packed.data(), packed.size());
+  return true;
 }
 
 template <class T>

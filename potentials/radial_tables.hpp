@@ -35,8 +35,8 @@ class RadialTables {
   /// @param tolerance  largest error of a table's functions, relative to the largest of them
   RadialTables(const Potential& potential, std::vector<TableSource> sources, Backend backend, double tolerance);
   ~RadialTables();
-  /// Makes the tables of all pairs of species in the graph.
-  void prepare(const Graph& graph);
+  /// Makes the tables of all pairs of species in the graph. False: some function is too steep for a table of reasonable size.
+  bool prepare(const Graph& graph);
   RadialTable<T> view(int table) const;
   /// One line a table: knots and error.
   std::string describe() const;
@@ -45,15 +45,14 @@ class RadialTables {
  private:
   struct Table;
   class Exact;
-  void fit(Table& table, int receiver, int sender);
-  void place(Table& table, int receiver, int sender);
+  bool fit(Table& table, int receiver, int sender);
 
   Backend backend_;
   double tolerance_;
   int num_species_;
   std::unique_ptr<Exact> exact_;
   std::vector<std::unique_ptr<Table>> tables_;
-  std::vector<bool> seen_;  // species
+  std::vector<bool> seen_;  // species whose pairs have tables
 };
 
 }  // namespace macekit

@@ -259,6 +259,25 @@ TEST_P(Model, TablesAgreeWithNetworks) {
   expect_close(got.node_features, expected.node_features, 1e-9, "features");
 }
 
+// Waves of a hundredth of an Angstrom: no table of reasonable size serves.
+TEST(Tables, SteepFunctionsStayNetworks) {
+  const Potential smooth = potential(small());
+  Tensors tensors = smooth.tensors();
+  for (double& w : tensors.at("radial_embedding.bessel_fn.bessel_weights").real) w *= 1000;
+  const Potential p(smooth.hyperparameters(), tensors);
+  const GraphData g = structure(3, 8);
+  NoExchange none;
+  Evaluation expected, got;
+  make_evaluator(p, Precision::float64, Backend::simd, Radial::network)->compute(g.view(), none, {}, expected);
+  const auto evaluator = make_evaluator(p, Precision::float64);
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    evaluator->compute(g.view(), none, {}, got);
+    EXPECT_EQ(got.node_energy, expected.node_energy);
+    EXPECT_EQ(got.edge_gradient, expected.edge_gradient);
+  }
+  EXPECT_EQ(evaluator->describe().find("tabulated"), std::string::npos);
+}
+
 TEST_P(Model, BackendsAgree) {
   if (backend == Backend::simd) GTEST_SKIP() << "this is the one that the others are compared with";
   expect_same_as_simd(potential(hp), structure(7, 8), backend);
