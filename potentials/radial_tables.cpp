@@ -17,6 +17,7 @@ namespace {
 
 constexpr double first_distance = 0.02;  // of the table, in units of the cut-off
 constexpr int first_intervals = 128, most_intervals = 4096;
+constexpr std::size_t most_bytes = std::size_t(512) << 20;  // of all tables: networks of pairs need one for each pair of species
 
 // The Mix that alone reads `A`, if it maps each path to its own l and no species takes part; else null.
 const Mix* map_after(const Program& program, Slot A, const ConvolutionPaths& paths) {
@@ -222,7 +223,9 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
   table.intervals = intervals;
 
   const int knots = intervals + 5, paths = static_cast<int>(source.tables.paths.size()), channels = columns / paths, padded_channels = padded<T>(channels);
-  std::vector<T> packed(static_cast<std::size_t>(paths) * knots * padded_channels, T(0));
+  const std::size_t size = static_cast<std::size_t>(paths) * knots * padded_channels;
+  if (memory() + size * sizeof(T) > most_bytes) return false;
+  std::vector<T> packed(size, T(0));
   for (int c = 0; c < channels; ++c) {
     const int begin = c / RadialTable<T>::tile * RadialTable<T>::tile, width = std::min(RadialTable<T>::tile, padded_channels - begin);
     for (int p = 0; p < paths; ++p)

@@ -35,7 +35,8 @@ class RadialTables {
   /// @param tolerance  largest error of a table's functions, relative to the largest of them
   RadialTables(const Potential& potential, std::vector<TableSource> sources, Backend backend, double tolerance);
   ~RadialTables();
-  /// Makes the tables of all pairs of species in the graph. False: some function is too steep for a table of reasonable size.
+  /// Makes the tables of all pairs of species in the graph. False: a function is too steep for a table of reasonable size, or the
+  /// pairs are too many (tables of 512 MiB).
   bool prepare(const Graph& graph);
   RadialTable<T> view(int table) const;
   /// One line a table: knots and error.

@@ -43,7 +43,7 @@ def probes(hp):
 def run_probes(potential, frames):
     """[{numbers, positions, cell, pbc, head, inputs, energy, forces}], numbers that JSON keeps exactly"""
     embeddings = json.loads(potential.hyperparameters_json)["embeddings"]
-    results = evaluate(potential, frames, head=[a.info["head"] for a in frames])
+    results = evaluate(potential, frames, head=[a.info["head"] for a in frames], radial="network")
     for r in results:
         if r.error:
             raise ConversionError(f"the potential cannot be evaluated: {r.error}")
@@ -85,7 +85,7 @@ def compare_labels(potential, frames, prefix, where):
         raise ConversionError(f"{where}: the potential has several heads, but a frame names none")
     energy = force = 0.0
     found = 0
-    for k, (a, r) in enumerate(zip(frames, evaluate(potential, frames, head=heads))):
+    for k, (a, r) in enumerate(zip(frames, evaluate(potential, frames, head=heads, radial="network"))):
         if r.error:
             raise ConversionError(f"{where} frame {k}: {r.error}")
         if prefix + "energy" in a.info:
