@@ -20,7 +20,17 @@ namespace macekit::MACEKIT_ISA {
 namespace {
 
 constexpr int block_edges = 1024;  // of a block, unless one atom has more
-constexpr int terms = 6;
+
+// The terms of B of one path, which lie one after the other.
+struct Terms {
+  const ConvolutionPaths::Term *first, *last;
+  Terms(const ConvolutionView& t, const ConvolutionPaths::Path& path) : first(t.terms), last(t.terms + t.num_terms) {
+    while (first < last && first->b < path.b_offset) ++first;
+    const ConvolutionPaths::Term* stop = first;
+    while (stop < last && stop->b < path.b_offset + (2 * path.l1 + 1) * (2 * path.l3 + 1)) ++stop;
+    last = stop;
+  }
+};
 
 // What depends on an edge, but not on channels.
 template <class T>
@@ -52,16 +62,15 @@ struct Block {
         length[k] = place_edge(a.radial, g.vec + 3L * e, knot[k], weight.data() + k * terms, slope.data() + k * terms);
         r_bar[k] = 0;
       }
-    int term = 0;
     for (int p = 0; p < t.num_paths; ++p) {
       const auto& path = t.paths[p];
-      const int size = (2 * path.l1 + 1) * (2 * path.l3 + 1), first_term = term;
-      while (term < t.num_terms && t.terms[term].b < path.b_offset + size) ++term;
+      const int size = (2 * path.l1 + 1) * (2 * path.l3 + 1);
+      const Terms of_path(t, path);
       T* B_path = B.data() + E * path.b_offset;
       std::fill_n(B_path, E * size, T(0));
       for (std::size_t e = 0; e < E; ++e) {
         const T* Y = a.Y + (first_edge + static_cast<long>(e)) * lm;
-        for (int k = first_term; k < term; ++k) B_path[e * size + t.terms[k].b - path.b_offset] += T(t.terms[k].coefficient) * Y[t.terms[k].y];
+        for (const auto* term = of_path.first; term < of_path.last; ++term) B_path[e * size + term->b - path.b_offset] += T(term->coefficient) * Y[term->y];
       }
     }
   }
@@ -241,8 +250,7 @@ MACEKIT_INLINE void coupling_adjoint(const Place<T>& at, int m1, const T* Ru, co
 
 // Adjoints of R, u and Y for one edge and all channels of the tile. u_bar is that of the sender, null where it is not wanted.
 template <class T, int D1, int D3, bool has_u>
-MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T* A_bar, T* u_bar, const ConvolutionPaths::Term* term, int num_terms, int b_offset,
-                                 int first_y, int num_y, T* Y_bar) {
+MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T* A_bar, T* u_bar, const Terms& of_path, const ConvolutionPaths::Path& path, T* Y_bar) {
   constexpr int L = lanes<T>, width = RadialTable<T>::tile, most_sums = L > 8 ? L : 8;  // r and seven components of Y
   constexpr int V = 2 * D1 + 4 < registers ? 2 : 1;
   alignas(64) T R[width], dR[width], Ru[has_u ? D1 * width : 1];
@@ -263,12 +271,13 @@ MACEKIT_INLINE void edge_adjoint(Block<T>& b, const Place<T>& at, int e, const T
   y[0] = r_sum[0] + r_sum[1];
   MACEKIT_UNROLL
   for (int k = 1; k < most_sums; ++k) y[k] = Vector<T>{};
-  for (int k = 0; k < num_terms; ++k) y[1 + term[k].y - first_y] += T(term[k].coefficient) * B_bar[term[k].b - b_offset];
+  const int first_y = path.l2 * path.l2, num_y = 2 * path.l2 + 1;
+  for (const auto* term = of_path.first; term < of_path.last; ++term) y[1 + term->y - first_y] += T(term->coefficient) * B_bar[term->b - path.b_offset];
   T sums[most_sums];
   MACEKIT_UNROLL
   for (int k = 0; k < most_sums; k += L) store_vector(sums + k, sums_of_lanes<T>(y + k));
   b.r_bar[e] += sums[0];
-  for (int k = 1; k <= num_y; ++k) Y_bar[k - 1] += sums[k];
+  for (int k = 1; k <= num_y; ++k) Y_bar[first_y + k - 1] += sums[k];
 }
 
 // f(begin, end) for blocks of the receivers of a part.
@@ -336,17 +345,13 @@ void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& arg
     for_blocks(g, part, parts, [&](int begin, int end) {
       block.prepare(a, begin, end);
       for_tiles(a, block, [&]<int D1, int D3, bool has_u>(const Place<T>& at, const ConvolutionPaths::Path& path, int c) {
-        const ConvolutionPaths::Term *first = t.terms, *last = t.terms + t.num_terms;
-        while (first < last && first->b < path.b_offset) ++first;
-        const ConvolutionPaths::Term* stop = first;
-        while (stop < last && stop->b < path.b_offset + D1 * D3) ++stop;
+        const Terms of_path(t, path);
         T* u_tile = u_bar.sum ? u_bar.sum + (at.u - a.u) : nullptr;
         for (int i = begin; i < end; ++i) {
           const T* A_bar = args.A_bar + (static_cast<long>(i) * t.num_out + path.out_offset) * a.channels + c;
           for (int e = g.first[i]; e < g.first[i + 1]; ++e)
-            edge_adjoint<T, D1, D3, has_u>(block, at, e - block.first_edge, A_bar, u_tile ? u_tile + u_bar.sender[e] * at.u_row : nullptr, first,
-                                           static_cast<int>(stop - first), path.b_offset, path.l2 * path.l2, 2 * path.l2 + 1,
-                                           args.Y_bar + static_cast<long>(e) * lm + path.l2 * path.l2);
+            edge_adjoint<T, D1, D3, has_u>(block, at, e - block.first_edge, A_bar, u_tile ? u_tile + u_bar.sender[e] * at.u_row : nullptr, of_path, path,
+                                           args.Y_bar + static_cast<long>(e) * lm);
         }
       });
       for (int k = 0; k < block.num_edges; ++k) {

@@ -5,6 +5,8 @@
 
 namespace macekit::MACEKIT_ISA {
 
+constexpr int terms = RadialTable<double>::terms;  // of a spline at one distance
+
 /// Pieces of the cardinal quintic B-spline at t in [0, 1) and their derivatives by r.
 template <class T>
 MACEKIT_INLINE void spline_weights(double t, double inverse_step, T* weight, T* slope) {

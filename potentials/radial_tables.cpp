@@ -189,15 +189,19 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
   const TableSource& source = table.source;
   const int columns = static_cast<int>(source.tables.paths.size()) * exact_->columns(source);
   const double start = first_distance * exact_->r_max;
-  std::vector<double> sites, middles, spline;
+  std::vector<double> middles, samples, spline;
   int intervals = std::max(first_intervals, table.intervals);
   double error = 0;
   for (;; intervals *= 2) {
     const double step = (exact_->r_max - start) / intervals;
-    sites.clear(), middles.clear();
-    for (int k = 0; k <= intervals; ++k) sites.push_back(start + k * step);
+    if (samples.empty()) {
+      std::vector<double> sites;
+      for (int k = 0; k <= intervals; ++k) sites.push_back(start + k * step);
+      samples = exact_->sample(source, receiver, sender, sites);
+    }
+    middles.clear();
     for (int k = 0; k < intervals; ++k) middles.push_back(start + (k + 0.5) * step);
-    const std::vector<double> samples = exact_->sample(source, receiver, sender, sites), expected = exact_->sample(source, receiver, sender, middles);
+    const std::vector<double> expected = exact_->sample(source, receiver, sender, middles);
     spline = quintic_spline(samples, columns);
     constexpr double weight[] = {1. / 3840, 237. / 3840, 1682. / 3840};
     double largest = 1e-300, worst = 0;
@@ -210,6 +214,13 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
     error = worst / largest;
     if (error <= tolerance_) break;
     if (intervals >= most_intervals) return false;
+    // Sites and middles are the sites of the next round.
+    std::vector<double> finer;
+    for (int k = 0; k <= intervals; ++k) {
+      finer.insert(finer.end(), samples.begin() + static_cast<long>(k) * columns, samples.begin() + static_cast<long>(k + 1) * columns);
+      if (k < intervals) finer.insert(finer.end(), expected.begin() + static_cast<long>(k) * columns, expected.begin() + static_cast<long>(k + 1) * columns);
+    }
+    samples = std::move(finer);
   }
   table.error = std::max(table.error, error);
   if (intervals != table.intervals && !table.coefficients.empty()) {

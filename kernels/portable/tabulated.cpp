@@ -10,8 +10,6 @@
 
 namespace macekit::portable {
 namespace {
-constexpr int terms = 6;
-
 // A chunk of edges in scratch memory.
 template <class T>
 struct Chunk {

@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import ase.build
 import numpy as np
 import pytest
 
@@ -39,3 +40,12 @@ def thermo(output):
                 break
         blocks.append({name: np.array(column) for name, column in zip(names, zip(*rows))})
     return blocks
+
+
+def rattled_silica(seed):
+    """216 atoms, elements O and Si mixed, rattled: domains of four ranks are smaller than the cell, larger than the cut-off."""
+    atoms = ase.build.bulk("Si", "diamond", a=5.0, cubic=True) * (3, 3, 3)
+    rng = np.random.default_rng(seed)
+    atoms.numbers[:] = rng.choice([8, 14], len(atoms))
+    atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+    return atoms

@@ -48,11 +48,7 @@ run {steps}
 
 @pytest.fixture(scope="module")
 def silica():
-    """216 atoms, triclinic, elements O and Si mixed, rattled: domains of four ranks are smaller than the cell, larger than the cut-off."""
-    atoms = ase.build.bulk("Si", "diamond", a=5.0, cubic=True) * (3, 3, 3)
-    rng = np.random.default_rng(1)
-    atoms.numbers[:] = rng.choice([8, 14], len(atoms))
-    atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+    atoms = lammps.rattled_silica(1)  # made triclinic
     atoms.set_cell(atoms.cell.array @ np.array([[1, 0, 0], [0.08, 1, 0], [0.05, -0.06, 1.02]]), scale_atoms=True)
     atoms.wrap()
     return atoms

@@ -4,7 +4,6 @@
 import sys
 from pathlib import Path
 
-import ase.build
 import ase.io
 import numpy as np
 import pytest
@@ -30,10 +29,7 @@ thermo_modify format float %.15g
 
 @pytest.fixture(scope="module")
 def silica():
-    atoms = ase.build.bulk("Si", "diamond", a=5.0, cubic=True) * (3, 3, 3)
-    rng = np.random.default_rng(2)
-    atoms.numbers[:] = rng.choice([8, 14], len(atoms))
-    atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+    atoms = lammps.rattled_silica(2)
     atoms.wrap()
     return atoms
 
