@@ -8,11 +8,24 @@
 
 #include "kernels/error.hpp"
 #include "potentials/nearest.hpp"
+#include "potentials/whole_numbers.hpp"
 
 namespace macekit {
 namespace {
 
 using Json = nlohmann::json;
+
+struct WrongType {};
+
+// Sets a field; throws WrongType or nlohmann's exceptions.
+template <class T>
+void set(const Json& json, T& member) {
+  if constexpr (std::is_same_v<T, int> || std::is_same_v<T, std::vector<int>>) {
+    if (!read_whole(json, member)) throw WrongType();
+  } else {
+    json.get_to(member);
+  }
+}
 
 // The one list of fields: f(name, member). The second list came with format version 2; files
 // of version 1 lack them and mean the default.
@@ -54,9 +67,9 @@ void to_json(Json& json, const InputEmbedding& e) {
   else json["in_dim"] = e.in_dim, json["use_bias"] = e.use_bias;
 }
 void from_json(const Json& json, InputEmbedding& e) {
-  json.at("name").get_to(e.name), json.at("type").get_to(e.type), json.at("per").get_to(e.per), json.at("emb_dim").get_to(e.emb_dim);
-  if (e.type == "categorical") json.at("num_classes").get_to(e.num_classes), json.at("offset").get_to(e.offset);
-  else json.at("in_dim").get_to(e.in_dim), json.at("use_bias").get_to(e.use_bias);
+  json.at("name").get_to(e.name), json.at("type").get_to(e.type), json.at("per").get_to(e.per), set(json.at("emb_dim"), e.emb_dim);
+  if (e.type == "categorical") set(json.at("num_classes"), e.num_classes), set(json.at("offset"), e.offset);
+  else set(json.at("in_dim"), e.in_dim), json.at("use_bias").get_to(e.use_bias);
 }
 
 void validate(const Hyperparameters& hp) {
@@ -131,10 +144,13 @@ Hyperparameters hyperparameters_from_json(const std::string& text) {
   for (const auto& [key, value] : json.items())
     require<InputError>(std::count(names.begin(), names.end(), key), "unknown hyper-parameter ", key, "; did you mean ", nearest(key, names), "?");
   const auto read = [&](const char* name, auto& member) {
+    const auto refuse = [&] { throw InputError(std::string("hyper-parameter ") + name + " has the wrong type: " + json.at(name).dump() + "."); };
     try {
-      json.at(name).get_to(member);
+      set(json.at(name), member);
     } catch (const Json::exception&) {
-      throw InputError(std::string("hyper-parameter ") + name + " has the wrong type: " + json.at(name).dump() + ".");
+      refuse();
+    } catch (const WrongType&) {
+      refuse();
     }
   };
   for_each_field(hp, [&](const char* name, auto& member) {

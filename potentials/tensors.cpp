@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/error.hpp"
+#include "potentials/whole_numbers.hpp"
 
 namespace macekit {
 namespace {
@@ -133,8 +134,10 @@ TensorFile read_safetensors(const std::string& path) {
       }
       const std::string where = path + ": tensor " + name;
       const auto dtype = entry.at("dtype").get<std::string>();
-      const auto shape = entry.at("shape").get<std::vector<std::int64_t>>();
-      const auto offsets = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
+      std::vector<std::int64_t> shape;
+      std::vector<std::uint64_t> offsets;
+      require<FileError>(read_whole(entry.at("shape"), shape) && read_whole(entry.at("data_offsets"), offsets), where,
+                         " has a shape or offsets that are no whole numbers; the file is damaged.");
       require<FileError>(size_of(dtype) > 0, where, " has the unknown type ", dtype, "; upgrade macekit.");
       require<FileError>(offsets.size() == 2 && offsets[0] <= offsets[1], where, " has impossible offsets; the file is damaged.");
       require<FileError>(offsets[1] <= data_size, path, ": truncated, tensor ", name, " ends at byte ", 8 + header_size + offsets[1], ", found ", file_size,

@@ -135,6 +135,8 @@ TEST_F(File, ForgedHeadersAreRefused) {
   EXPECT_SENTENCE(forged([&](auto& h) { h[name]["shape"] = {3}; }), "shape");
   EXPECT_SENTENCE(forged([&](auto& h) { h[name]["data_offsets"] = {0, 32}; }), "damaged");
   EXPECT_SENTENCE(forged([&](auto& h) { h[name]["data_offsets"] = {32, 0}; }), "impossible offsets");
+  EXPECT_SENTENCE(forged([&](auto& h) { h[name]["data_offsets"] = {0, 1.1e93}; }), "no whole numbers");
+  EXPECT_SENTENCE(forged([&](auto& h) { h[name]["shape"] = {2.5}; }), "no whole numbers");
   EXPECT_SENTENCE(forged([](auto&) {}, "extra"), "follow the last tensor");
   std::string huge(8, '\x7f');
   write(huge + good.substr(8));
@@ -157,6 +159,9 @@ TEST_F(File, WrongHyperparametersAreNamed) {
   EXPECT_SENTENCE(with([](auto& hp) { hp.erase("r_max"); }), "r_max is missing");
   EXPECT_SENTENCE(with([](auto& hp) { hp["r_max"] = "five"; }), "r_max has the wrong type");
   EXPECT_SENTENCE(with([](auto& hp) { hp["r_max"] = -1; }), "r_max");
+  EXPECT_SENTENCE(with([](auto& hp) { hp["num_channels"] = 1.1e93; }), "num_channels has the wrong type");
+  EXPECT_SENTENCE(with([](auto& hp) { hp["correlation"] = 2.5; }), "correlation has the wrong type");
+  EXPECT_SENTENCE(with([](auto& hp) { hp["radial_MLP"] = {64, 64.5}; }), "radial_MLP has the wrong type");
   EXPECT_SENTENCE(with([](auto& hp) { hp["atomic_numbers"] = {14, 8}; }), "ascend");
   EXPECT_SENTENCE(with([](auto& hp) { hp["model"] = "PolarMACE"; }), "not supported");
   EXPECT_SENTENCE(with([](auto& hp) { hp["interaction"] = "RealAgnosticInteractionBlok"; }), "did you mean RealAgnosticInteractionBlock?");
