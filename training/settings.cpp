@@ -5,10 +5,12 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/error.hpp"
 #include "potentials/nearest.hpp"
+#include "potentials/whole_numbers.hpp"
 
 namespace macekit::training {
 
@@ -16,7 +18,14 @@ Settings settings_from_json(const std::string& text) {
   using nlohmann::json;
   Settings s;
   std::map<std::string, std::function<void(const json&)>> read;
-  const auto field = [&](const std::string& key, auto& target) { read[key] = [&target](const json& value) { value.get_to(target); }; };
+  const auto field = [&]<class T>(const std::string& key, T& target) {
+    read[key] = [&target, key](const json& value) {
+      if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
+        require<InputError>(read_whole(value, target), "training: ", key, " = ", value.dump(), " must be a whole number that fits.");
+      else
+        value.get_to(target);
+    };
+  };
   field("loss", s.loss.name), field("energy_weight", s.loss.energy_weight), field("forces_weight", s.loss.forces_weight);
   field("stress_weight", s.loss.stress_weight), field("virials_weight", s.loss.virials_weight), field("huber_delta", s.loss.huber_delta),
       field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);

@@ -75,7 +75,8 @@ def test_scale_shift_and_neighbours(core):
 
 @pytest.mark.parametrize("changes, message", [
     ({"loss": "wieghted"}, "did you mean weighted"), ({"scheduler": "ExponentialRL"}, "did you mean ExponentialLR"), ({"bath_size": 3}, "did you mean batch_size"),
-    ({"batch_size": 0}, "batch_size = 0"), ({"lr": -1.0}, "lr = -1"), ({"lr": "fast"}, "cannot read the settings"), ({"ema_decay": 1.0}, "ema_decay = 1"),
+    ({"batch_size": 0}, "batch_size = 0"), ({"batch_size": 2.5}, "batch_size = 2.5 must be a whole number"), ({"patience": 10**12}, "patience = 1000000000000 must be a whole number"),
+    ({"lr": -1.0}, "lr = -1"), ({"lr": "fast"}, "cannot read the settings"), ({"ema_decay": 1.0}, "ema_decay = 1"),
 ])
 def test_wrong_settings_are_named(core, changes, message):
     with pytest.raises(ValueError, match=message):
