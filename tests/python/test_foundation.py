@@ -25,10 +25,11 @@ SHAPES = {  # name: (mace-torch's arguments, parameters of the published model)
 }
 GENERATOR = Path(__file__).parents[1] / "support" / "make_mace_torch_case.py"
 CONVERT = """
-import resource, sys
+import re, sys
 from macekit.cli import main
 code = main(["convert", sys.argv[1], "-o", sys.argv[2]])
-print("peak_kib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage, whose peak holds the parent's from before exec.
+print("peak_kib", re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
 sys.exit(code)
 """
 
