@@ -1,16 +1,17 @@
 # make demo   installs what is missing, builds, trains a potential, runs LAMMPS and ASE with it, draws two pictures
 # make test   the same set-up, then every test
 # eval "$(make -s env)"   puts macekit, lmp and `import macekit` on your path
+# make wheel  packs a wheel into build/dist: pip install macekit[lmp] then needs no compiler
 # make cuda   builds macekit for NVIDIA GPUs into build-cuda
 .DEFAULT_GOAL := help
-.PHONY: help build demo test env cuda clean
+.PHONY: help build demo test env wheel cuda clean
 SHELL := /bin/bash
 BUILD ?= build
 BUILD_CUDA ?= build-cuda
 JOBS ?= $(shell nproc)
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 4
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 5
 
 build:
 	@BUILD=$(BUILD) JOBS=$(JOBS) cmake/build.sh
@@ -21,7 +22,11 @@ demo:
 
 test: build
 	@BUILD_CUDA=$(BUILD_CUDA) JOBS=$(JOBS) cmake/cuda.sh --check
+	@BUILD=$(BUILD) cmake/wheel.sh
 	@BUILD=$(BUILD) tests/run.sh
+
+wheel: build
+	@BUILD=$(BUILD) cmake/wheel.sh
 
 cuda:
 	@BUILD_CUDA=$(BUILD_CUDA) JOBS=$(JOBS) cmake/cuda.sh

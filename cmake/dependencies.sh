@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches and builds what macekit needs and a fresh Debian machine lacks.
 #
-#   cmake/dependencies.sh COMPONENT...     system | kokkos | kokkos_cuda | lammps | python | peer
+#   cmake/dependencies.sh COMPONENT...     system | kokkos | kokkos_cuda | lammps | python | peer | wheel
 #
 # Results live in $MACEKIT_CACHE (default ~/.cache/macekit), one folder per component, named by a hash of its version,
 # options, compiler and CPU level. A folder counts only once its `.complete` file exists, so an interrupted build is
@@ -25,7 +25,7 @@ lammps_version=20250204+dfsg.1-2          # LAMMPS 4Feb2025, from Debian trixie'
 lammps_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DCMAKE_CXX_STANDARD=20 -DBUILD_MPI=ON -DBUILD_OMP=ON \
  -DPKG_KOKKOS=ON -DEXTERNAL_KOKKOS=ON -DPKG_PLUGIN=ON -DFFT=KISS -DFFT_KOKKOS=KISS -DWITH_GZIP=OFF \
  -DWITH_JPEG=OFF -DWITH_PNG=OFF -DWITH_FFMPEG=OFF -DWITH_CURL=OFF -DBUILD_TOOLS=OFF -DLAMMPS_EXCEPTIONS=ON"
-system_packages="g++ cmake ninja-build make patch xz-utils openmpi-bin libopenmpi-dev libgtest-dev nlohmann-json3-dev pybind11-dev python3-venv python3-dev"
+system_packages="g++ cmake ninja-build ccache make patch xz-utils openmpi-bin libopenmpi-dev libgtest-dev libgmock-dev libyaml-dev nlohmann-json3-dev pybind11-dev python3-venv python3-dev"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "macekit: $*"; exit 1; }
@@ -151,6 +151,12 @@ build_python() {
 }
 python() { install python "$(key "$(cat requirements.txt)" "$(python3 -VV)")" build_python; }
 
+build_wheel() {  # what makes macekit's wheel, and the LAMMPS wheel that its plugin is for
+  python3 -m venv "$1"
+  "$1/bin/pip" install --disable-pip-version-check --progress-bar off -r "$PWD/requirements-wheel.txt"
+}
+wheel() { install wheel "$(key "$(cat requirements-wheel.txt)" "$(python3 -VV)")" build_wheel; }
+
 build_peer() {  # mace-torch for tests and benchmarks: an environment of its own on top of the first, so torch is stored once
   python3 -m venv "$1"
   "$2/bin/python" -c 'import site; print(site.getsitepackages()[0])' >"$("$1/bin/python" -c 'import site; print(site.getsitepackages()[0])')/macekit-base.pth"
@@ -163,5 +169,5 @@ peer() {
 }
 
 for component in "$@"; do
-  case "$component" in system | kokkos | kokkos_cuda | lammps | python | peer) "$component" ;; *) fail "unknown component $component; known: system kokkos kokkos_cuda lammps python peer" ;; esac
+  case "$component" in system | kokkos | kokkos_cuda | lammps | python | peer | wheel) "$component" ;; *) fail "unknown component $component; known: system kokkos kokkos_cuda lammps python peer wheel" ;; esac
 done

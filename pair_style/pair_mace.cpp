@@ -29,19 +29,34 @@
 using namespace LAMMPS_NS;
 using namespace macekit;
 
+namespace {
+
+// A potential as pair_coeff has set it up.
+struct Member {
+  Potential potential;
+  int head;
+  std::vector<int> species_of_type;  // [ntypes + 1], -1 for NULL
+  std::unique_ptr<Evaluator> evaluator;
+  LammpsExchange exchange;
+  double r_max() const { return potential.hyperparameters().r_max; }
+};
+
+}  // namespace
+
 struct PairMACE::Implementation {
   Precision precision = Precision::float64;
   Radial radial = Radial::table;
-  std::string head, path;
+  std::string head;
+  std::vector<std::string> committee;  // files
   Inputs inputs;
-  std::unique_ptr<Potential> potential;
-  std::unique_ptr<Evaluator> evaluator;
-  std::vector<int> species_of_type;  // [ntypes + 1], -1 for NULL
-  int head_index = 0;
+  std::vector<Member> members;  // the first drives the atoms; the others are the committee
+  LammpsExchange *exchange = nullptr;  // of the member that runs
   LammpsGraph graph;
-  LammpsExchange exchange;
   Evaluation evaluation;
   std::vector<double> row_force, row_virial;
+  std::vector<double> deviation, member_forces;
+
+  Graph evaluate(Member &member, const Atom *atom, const NeighList *list);
 };
 
 namespace {
@@ -95,20 +110,26 @@ void PairMACE::settings(int narg, char **arg) {
   if (allocated)
     for (int i = 1; i <= atom->ntypes; ++i)
       for (int j = i; j <= atom->ntypes; ++j) setflag[i][j] = 0;
-  const std::vector<std::string> keywords{"precision", "head", "radial", "input"}, precisions{"float64", "float32"}, radials{"table", "network"};
-  for (int k = 0; k < narg; k += 2) {
-    const std::string keyword = arg[k];
-    if (keyword == "input") {
-      if (k + 2 >= narg) fail_together("keyword input needs a name and a value: input total_charge 0.");
-      impl_->inputs[arg[k + 1]] = {utils::numeric(FLERR, arg[k + 2], false, lmp)};
-      ++k;
-      continue;
-    }
+  const std::vector<std::string> keywords{"precision", "head", "radial", "input", "committee"}, precisions{"float64", "float32"}, radials{"table", "network"};
+  for (int k = 0; k < narg;) {
+    const std::string keyword = arg[k++];
+    const int left = narg - k;
     if (std::find(keywords.begin(), keywords.end(), keyword) == keywords.end())
       fail_together("unknown keyword " + keyword + "; did you mean " + nearest(keyword, keywords) + "?");
-    if (k + 1 == narg) fail_together("keyword " + keyword + " needs a value.");
-    const std::string value = arg[k + 1];
-    if (keyword == "head") impl_->head = value;
+    if (keyword == "input") {
+      if (left < 2) fail_together("keyword input needs a name and a value: input total_charge 0.");
+      impl_->inputs[arg[k]] = {utils::numeric(FLERR, arg[k + 1], false, lmp)};
+      k += 2;
+      continue;
+    }
+    if (left < 1) fail_together("keyword " + keyword + " needs a value.");
+    const std::string value = arg[k++];
+    if (keyword == "committee") {
+      const int count = utils::is_integer(value) ? utils::inumeric(FLERR, value, false, lmp) : 0;
+      if (count < 1 || count > narg - k) fail_together("keyword committee needs the number of further potentials and as many files: committee 2 b.mace c.mace.");
+      impl_->committee.assign(arg + k, arg + k + count);
+      k += count;
+    } else if (keyword == "head") impl_->head = value;
     else if (keyword == "radial") {
       if (std::find(radials.begin(), radials.end(), value) == radials.end()) fail_together("unknown radial " + value + "; did you mean " + nearest(value, radials) + "?");
       impl_->radial = radial_of(value);
@@ -137,25 +158,28 @@ void PairMACE::coeff(int narg, char **arg) {
                   " atom types; give one element or NULL for each type.");
 
   std::string failure;
-  std::vector<std::string> elements;
+  const std::vector<std::string> elements(arg + 3, arg + narg);
+  std::vector<std::string> files{arg[2]};
+  files.insert(files.end(), impl_->committee.begin(), impl_->committee.end());
+  impl_->members.clear();
   try {
-    const std::string found = utils::get_potential_file_path(arg[2]);
-    impl_->path = found.empty() ? arg[2] : found;
-    impl_->potential = std::make_unique<Potential>(Potential::load(impl_->path));
-    impl_->head_index = impl_->potential->head_of(impl_->head);
-    impl_->species_of_type.assign(atom->ntypes + 1, -1);
-    for (int type = 1; type <= atom->ntypes; ++type) {
-      const std::string element = arg[2 + type];
-      elements.push_back(element);
-      if (element == "NULL") continue;
-      try {
-        impl_->species_of_type[type] = impl_->potential->species_of(atomic_number_of(element));
-      } catch (const InputError &e) {
-        throw InputError("atom type " + std::to_string(type) + ": " + e.what() + " Use NULL for types without this potential.");
+    for (std::string &file : files) {
+      const std::string found = utils::get_potential_file_path(file);
+      if (!found.empty()) file = found;
+      const Potential potential = Potential::load(file);
+      Member member{potential, potential.head_of(impl_->head), std::vector<int>(atom->ntypes + 1, -1), nullptr, {}};
+      for (int type = 1; type <= atom->ntypes; ++type) {
+        if (elements[type - 1] == "NULL") continue;
+        try {
+          member.species_of_type[type] = potential.species_of(atomic_number_of(elements[type - 1]));
+        } catch (const InputError &e) {
+          throw InputError((files.size() > 1 ? file + ": " : "") + "atom type " + std::to_string(type) + ": " + e.what() + " Use NULL for types without this potential.");
+        }
       }
+      check_inputs(potential.hyperparameters(), impl_->inputs);
+      member.evaluator = make_evaluator(potential, impl_->precision, Backend::simd, impl_->radial);
+      impl_->members.push_back(std::move(member));
     }
-    check_inputs(impl_->potential->hyperparameters(), impl_->inputs);
-    impl_->evaluator = make_evaluator(*impl_->potential, impl_->precision, Backend::simd, impl_->radial);
   } catch (const std::exception &e) {
     failure = e.what();
   }
@@ -173,20 +197,25 @@ void PairMACE::coeff(int narg, char **arg) {
   int set = 0;
   for (int i = 1; i <= atom->ntypes; ++i)
     for (int j = i; j <= atom->ntypes; ++j)
-      if (impl_->species_of_type[i] >= 0 && impl_->species_of_type[j] >= 0) setflag[i][j] = 1, ++set;
+      if (elements[i - 1] != "NULL" && elements[j - 1] != "NULL") setflag[i][j] = 1, ++set;
   if (set == 0) fail_together("pair_coeff maps no atom type to an element; at least one type must not be NULL.");
 
   // Buffers are sized by Comm::init, so the widest message is announced here: features, or forces and virials.
-  impl_->exchange.attach(this, comm, impl_->evaluator->exchange_columns(), impl_->precision == Precision::float32);
-  comm_forward = impl_->exchange.widest();
+  comm_forward = 0;
+  for (Member &member : impl_->members) {
+    member.exchange.attach(this, comm, member.evaluator->exchange_columns(), impl_->precision == Precision::float32);
+    comm_forward = std::max(comm_forward, member.exchange.widest());
+  }
   comm_reverse = comm_reverse_off = std::max(comm_forward, LammpsExchange::force_columns);
 
   if (comm->me == 0) {
-    const auto &hp = impl_->potential->hyperparameters();
     std::string map;
     for (int type = 1; type <= atom->ntypes; ++type) map += " " + std::to_string(type) + "=" + elements[type - 1];
-    utils::logmesg(lmp, "pair_style mace: {}: {}, {} layers, {} channels, L = {}, cut-off {} A, {}; types{}\n", impl_->path, hp.model, hp.num_interactions,
-                   hp.num_channels, hp.max_L, hp.r_max, impl_->precision == Precision::float32 ? "float32" : "float64", map);
+    for (std::size_t k = 0; k < files.size(); ++k) {
+      const auto &hp = impl_->members[k].potential.hyperparameters();
+      utils::logmesg(lmp, "pair_style mace: {}{}: {}, {} layers, {} channels, L = {}, cut-off {} A, {}; types{}\n", k > 0 ? "committee: " : "", files[k], hp.model,
+                     hp.num_interactions, hp.num_channels, hp.max_L, hp.r_max, impl_->precision == Precision::float32 ? "float32" : "float64", map);
+    }
   }
 }
 
@@ -209,29 +238,43 @@ void PairMACE::init_style() {
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
-double PairMACE::init_one(int, int) { return impl_->potential->hyperparameters().r_max; }
+double PairMACE::init_one(int, int) {
+  double r_max = 0;
+  for (const Member &member : impl_->members) r_max = std::max(r_max, member.r_max());
+  return r_max;
+}
+
+// Energies and edge gradients of one member are in `evaluation` afterwards.
+Graph PairMACE::Implementation::evaluate(Member &member, const Atom *atom, const NeighList *list) {
+  graph.build(atom, list, member.species_of_type, member.head, member.r_max());
+  Graph view = graph.view();
+  view.inputs = &inputs;
+  exchange = &member.exchange;
+  exchange->use_rows(graph.row_of_atom(), view.num_nodes);
+  member.evaluator->compute(view, *exchange, {true, false}, evaluation);
+  return view;
+}
 
 void PairMACE::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
-  Implementation &s = *impl_;
-  const double r_max = s.potential->hyperparameters().r_max;
-  s.graph.build(atom, list, s.species_of_type, s.head_index, r_max);
-  Graph graph = s.graph.view();
-  graph.inputs = &s.inputs;
-  s.exchange.use_rows(s.graph.row_of_atom(), graph.num_nodes);
   try {
-    s.evaluator->compute(graph, s.exchange, {true, false}, s.evaluation);
+    Implementation &s = *impl_;
+    compute_forces(s.evaluate(s.members[0], atom, list));
+    if (wants_deviation_) compute_deviation();
   } catch (const std::exception &e) {
     error->one(FLERR, "pair_style mace: step {}: {}", update->ntimestep, e.what());
   }
+}
 
+void PairMACE::compute_forces(const Graph &graph) {
+  Implementation &s = *impl_;
   s.row_force.assign(3 * static_cast<std::size_t>(graph.num_rows), 0.0);
   double total_virial[9] = {};
   if (vflag_atom) s.row_virial.assign(9 * static_cast<std::size_t>(graph.num_rows), 0.0);
   forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), vflag_global ? total_virial : nullptr,
                              vflag_atom ? s.row_virial.data() : nullptr);
   // With newton off LAMMPS does not send the forces on ghosts home.
-  if (!force->newton_pair) s.exchange.reverse_forces(s.row_force, vflag_atom ? &s.row_virial : nullptr);
+  if (!force->newton_pair) s.exchange->reverse_forces(s.row_force, vflag_atom ? &s.row_virial : nullptr);
 
   const int num_targets = force->newton_pair ? graph.num_rows : graph.num_nodes;
   const std::vector<int> &atom_of_row = s.graph.atom_of_row();
@@ -249,9 +292,56 @@ void PairMACE::compute(int eflag, int vflag) {
     for (int k = 0; k < 6; ++k) virial[k] += total_virial[voigt[k]];
 }
 
-int PairMACE::pack_forward_comm(int n, int *atoms, double *buffer, int, int *) { return impl_->exchange.pack_forward(n, atoms, buffer); }
-void PairMACE::unpack_forward_comm(int n, int first, double *buffer) { impl_->exchange.unpack_forward(n, first, buffer); }
-int PairMACE::pack_reverse_comm(int n, int first, double *buffer) { return impl_->exchange.pack_reverse(n, first, buffer); }
-void PairMACE::unpack_reverse_comm(int n, int *atoms, double *buffer) { impl_->exchange.unpack_reverse(n, atoms, buffer); }
+// sqrt(mean over members of |F - mean F|^2) of each atom. Forces go home by the members' own communication: LAMMPS's carries
+// those of the first member only.
+void PairMACE::compute_deviation() {
+  Implementation &s = *impl_;
+  const int num_members = static_cast<int>(s.members.size());
+  const std::vector<int> atom_of_row = s.graph.atom_of_row();
+  const std::size_t num_nodes = std::count_if(atom_of_row.begin(), atom_of_row.end(), [&](int i) { return i < atom->nlocal; });
+  s.member_forces.clear();
+  for (int k = 0; k < num_members; ++k) {
+    if (k > 0) {
+      const Graph graph = s.evaluate(s.members[k], atom, list);
+      s.row_force.assign(3 * static_cast<std::size_t>(graph.num_rows), 0.0);
+      forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), nullptr, nullptr);
+    }
+    if (k > 0 || force->newton_pair) s.exchange->reverse_forces(s.row_force, nullptr);
+    s.member_forces.insert(s.member_forces.end(), s.row_force.begin(), s.row_force.begin() + 3 * num_nodes);
+  }
+  s.deviation.assign(atom->nmax, 0.0);
+  for (std::size_t row = 0; row < num_nodes; ++row) {
+    double square = 0;
+    for (int axis = 0; axis < 3; ++axis) {
+      const auto component = [&](int k) { return s.member_forces[3 * (k * num_nodes + row) + axis]; };
+      double mean = 0;
+      for (int k = 0; k < num_members; ++k) mean += component(k) / num_members;
+      for (int k = 0; k < num_members; ++k) square += (component(k) - mean) * (component(k) - mean) / num_members;
+    }
+    s.deviation[atom_of_row[row]] = std::sqrt(square);
+  }
+}
 
-double PairMACE::memory_usage() { return impl_->evaluator ? static_cast<double>(impl_->evaluator->memory()) : 0.0; }
+// fix pair asks for `deviation` of each atom, and sets `deviation_flag` before the steps in which it wants it.
+void *PairMACE::extract(const char *name, int &dim) {
+  dim = 0;
+  return std::strcmp(name, "deviation_flag") == 0 ? &wants_deviation_ : nullptr;
+}
+
+void *PairMACE::extract_peratom(const char *name, int &num_columns) {
+  num_columns = 0;
+  if (std::strcmp(name, "deviation") != 0) return nullptr;
+  if (impl_->committee.empty()) fail_together("deviation needs a committee: write `pair_style mace committee N FILE1 .. FILEN`.");
+  return impl_->deviation.data();
+}
+
+int PairMACE::pack_forward_comm(int n, int *atoms, double *buffer, int, int *) { return impl_->exchange->pack_forward(n, atoms, buffer); }
+void PairMACE::unpack_forward_comm(int n, int first, double *buffer) { impl_->exchange->unpack_forward(n, first, buffer); }
+int PairMACE::pack_reverse_comm(int n, int first, double *buffer) { return impl_->exchange->pack_reverse(n, first, buffer); }
+void PairMACE::unpack_reverse_comm(int n, int *atoms, double *buffer) { impl_->exchange->unpack_reverse(n, atoms, buffer); }
+
+double PairMACE::memory_usage() {
+  double bytes = 0;
+  for (const Member &member : impl_->members) bytes += static_cast<double>(member.evaluator->memory());
+  return bytes;
+}

@@ -8,6 +8,10 @@
 
 #include "pair.h"
 
+namespace macekit {
+struct Graph;
+}
+
 namespace LAMMPS_NS {
 
 class PairMACE : public Pair {
@@ -23,13 +27,18 @@ class PairMACE : public Pair {
   void unpack_forward_comm(int, int, double *) override;
   int pack_reverse_comm(int, int, double *) override;
   void unpack_reverse_comm(int, int *, double *) override;
+  void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
   double memory_usage() override;
 
  private:
-  struct Implementation;  // the potential, its workspace and the exchange
+  struct Implementation;  // the potentials, their workspace and the exchange
   std::unique_ptr<Implementation> impl_;
+  int wants_deviation_ = 0;  // fix pair holds its address
 
   void allocate();
+  void compute_forces(const macekit::Graph &);
+  void compute_deviation();
   [[noreturn]] void fail_together(const std::string &);
 };
 

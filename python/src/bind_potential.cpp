@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
+
 #include "kernels/error.hpp"
 #include "kernels/neighbors.hpp"
 #include "potentials/differentiable.hpp"
@@ -106,6 +108,7 @@ class PythonEvaluator {
     const GraphData data = build_graph(potential_, structures);
     const Graph graph = data.view();
     Evaluation result;
+    const auto start = std::chrono::steady_clock::now();
     std::vector<double> force(3 * static_cast<std::size_t>(graph.num_nodes)), virial(9 * static_cast<std::size_t>(graph.num_graphs)), atom_virial(3 * force.size());
     {
       py::gil_scoped_release release;
@@ -113,13 +116,14 @@ class PythonEvaluator {
       evaluator_->compute(graph, exchange, {forces, node_features}, result);
       if (forces) forces_from_edge_gradients(graph, result.edge_gradient.data(), force.data(), virial.data(), atom_virial.data());
     }
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const py::ssize_t N = graph.num_nodes, G = graph.num_graphs;
     py::dict out;
     out["energy"] = array(result.energy, {G});
     out["node_energy"] = array(result.node_energy, {N});
     if (forces) out["forces"] = array(force, {N, 3}), out["virial"] = array(virial, {G, 3, 3}), out["node_virial"] = array(atom_virial, {N, 3, 3});
     if (node_features) out["node_features"] = array(result.node_features, {N, N ? static_cast<py::ssize_t>(result.node_features.size()) / N : 0});
-    out["num_edges"] = graph.num_edges;
+    out["num_edges"] = graph.num_edges, out["seconds"] = seconds;
     return out;
   }
   py::array_t<double> intermediate(const std::string& name) const {
@@ -161,7 +165,7 @@ void bind_potential(py::module_& m) {
            py::arg("device") = "auto", py::arg("radial") = "table")
       .def("compute", &PythonEvaluator::compute, py::arg("structures"), py::arg("forces") = true, py::arg("node_features") = false,
            "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name[, inputs {name: values}]). Energies in eV with E0, forces in eV/A,\n"
-           "virial = -dE/dstrain in eV.")
+           "virial = -dE/dstrain in eV. seconds: without neighbour lists.")
       .def("intermediate", &PythonEvaluator::intermediate, py::arg("name"), "An array of the last compute() by the name in describe(): [rows, components, padded channels].")
       .def("describe", &PythonEvaluator::describe)
       .def("memory", &PythonEvaluator::memory);
