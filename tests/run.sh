@@ -20,4 +20,5 @@ if ls "$build"/dist/macekit-*.whl >/dev/null 2>&1; then
 fi
 export GOMP_SPINCOUNT=1000 KOKKOS_DISABLE_WARNINGS=1
 ctest --test-dir "$build" --output-on-failure --progress -j 2 | tail -n 30
-python -m pytest tests -q -x "$@"
+# A file at a time on each core; files are independent.
+python -m pytest tests -q -x -n "$(nproc)" --dist loadfile "$@"
