@@ -24,7 +24,7 @@ SHAPES = {  # name: (mace-torch's arguments, parameters of the published model)
                          **MP0), 9063204),
 }
 GENERATOR = Path(__file__).parents[1] / "support" / "make_mace_torch_case.py"
-CONVERT = """
+CONVERT = r"""
 import re, sys
 from macekit.cli import main
 code = main(["convert", sys.argv[1], "-o", sys.argv[2]])
