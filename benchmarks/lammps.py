@@ -25,6 +25,7 @@ atom_style atomic
 read_data {data}
 pair_style mace precision {precision}
 pair_coeff * * {potential} Si
+mass 1 28.085
 neighbor 1.0 bin
 thermo 1000000
 thermo_modify format float %.15g
