@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--precisions", nargs="+", default=["float64", "float32"])
     parser.add_argument("--plot")
     args = parser.parse_args()
-    atoms = bulk(args.element, args.lattice, a=args.a, cubic=True) * (args.cells,) * 3
+    atoms = bulk(args.element, args.lattice, a=args.a, cubic=True).repeat(args.cells)
     curves = {}
     with tempfile.TemporaryDirectory() as folder:
         ase.io.write(f"{folder}/atoms.data", atoms, format="lammps-data", atom_style="atomic")
