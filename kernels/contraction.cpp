@@ -13,9 +13,15 @@ namespace macekit::MACEKIT_ISA {
 namespace {
 template <class T>
 constexpr int line = 64 / sizeof(T);
-// Vectors in a line; of dual numbers one at a time, which fill as many registers.
-template <class N>
-constexpr int vectors = is_dual<N> ? 1 : line<scalar_t<N>> / lanes<scalar_t<N>>;
+
+// f.operator()<atoms>(i) for the atoms of a part: neighbours of one species two at a time.
+template <class N, class F>
+void for_atoms(const ContractionArgs<N>& a, int part, int parts, const F& f) {
+  const int end = part_begin(a.num_nodes, part + 1, parts);
+  for (int i = part_begin(a.num_nodes, part, parts); i < end;)
+    if (i + 1 < end && a.species[i] == a.species[i + 1]) f.template operator()<2>(i), i += 2;
+    else f.template operator()<1>(i), ++i;
+}
 }  // namespace
 
 template <class N>
@@ -24,8 +30,9 @@ void contraction(const ContractionArgs<N>& a) {
   const int parts = num_parts();
   const long out_row = static_cast<long>(a.tables.num_outputs) * planes<N> * a.channels;
   for_parts("macekit::contraction", parts, [&](int part) {
-    for (int i = part_begin(a.num_nodes, part, parts); i < part_begin(a.num_nodes, part + 1, parts); ++i)
-      for (int c = 0; c < a.channels; c += vectors<N> * lanes<T>) evaluate<N, vectors<N>>(a.tables, position(a, i, c), a.B + i * out_row + c);
+    for_atoms(a, part, parts, [&]<int atoms>(int i) {
+      for (int c = 0; c < a.channels; c += line_vectors<N> * lanes<T>) evaluate<N, atoms * line_vectors<N>>(a.tables, position(a, i, c), a.B + i * out_row + c);
+    });
   });
 }
 
@@ -35,18 +42,19 @@ void contraction_adjoint(const ContractionAdjointArgs<N>& args) {
   const ContractionArgs<N>& a = args.forward;
   const int parts = num_parts(), blocks = a.channels / line<T>;
   const long out_row = static_cast<long>(a.tables.num_outputs) * planes<N> * a.channels;
-  const auto one = [&](int i, int c) {
+  const auto adjoint = [&]<int atoms>(int i, int c) {
     const Position<N> at = position(a, i, c);
     T* gradient = is_dual<N> ? args.coefficient_bar + (at.coefficient - a.coefficient) : nullptr;
-    evaluate_adjoint<N, vectors<N>>(a.tables, at, args.B_bar + i * out_row + c, args.A_bar + (at.A - a.A), gradient);
+    evaluate_adjoint<N, atoms * line_vectors<N>>(a.tables, at, args.B_bar + i * out_row + c, args.A_bar + (at.A - a.A), gradient);
   };
   for_parts("macekit::contraction_adjoint", parts, [&](int part) {
     if constexpr (is_dual<N>) {
-      for (int c = part_begin(blocks, part, parts) * line<T>; c < part_begin(blocks, part + 1, parts) * line<T>; c += vectors<N> * lanes<T>)
-        for (int i = 0; i < a.num_nodes; ++i) one(i, c);
+      for (int c = part_begin(blocks, part, parts) * line<T>; c < part_begin(blocks, part + 1, parts) * line<T>; c += line_vectors<N> * lanes<T>)
+        for (int i = 0; i < a.num_nodes; ++i) adjoint.template operator()<1>(i, c);
     } else {
-      for (int i = part_begin(a.num_nodes, part, parts); i < part_begin(a.num_nodes, part + 1, parts); ++i)
-        for (int c = 0; c < a.channels; c += vectors<N> * lanes<T>) one(i, c);
+      for_atoms(a, part, parts, [&]<int atoms>(int i) {
+        for (int c = 0; c < a.channels; c += line_vectors<N> * lanes<T>) adjoint.template operator()<atoms>(i, c);
+      });
     }
   });
 }

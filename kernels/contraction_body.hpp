@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A cache line of channels of one atom: the inputs and the pair products stay in the L1 cache, the coefficients stream. The
-// adjoint recomputes the inner sums. Included by kernel sources after isa.hpp.
+// A cache line of channels of one atom, or of two atoms of one species: the inputs and the pair products stay in the L1 cache,
+// the coefficients stream. The adjoint recomputes the inner sums. Included by kernel sources after isa.hpp.
 #pragma once
 #include "kernels/contraction.hpp"
 
@@ -8,11 +8,16 @@ namespace macekit::MACEKIT_ISA {
 
 constexpr int max_inputs = 16, max_pairs = max_inputs * (max_inputs + 1) / 2;
 
+// Vectors in a line; of dual numbers one at a time, which fill as many registers.
 template <class N>
-struct Position {  // of one vector of channels of one atom
+constexpr int line_vectors = is_dual<N> ? 1 : 64 / sizeof(scalar_t<N>) / lanes<scalar_t<N>>;
+
+template <class N>
+struct Position {  // of the first vector of channels of an atom
   const scalar_t<N>* coefficient;
   const scalar_t<N>* A;
   long row, plane;
+  long next_A, next_B;  // to the atom after it
 };
 
 template <class N>
@@ -21,26 +26,31 @@ MACEKIT_INLINE Position<N> position(const ContractionArgs<N>& a, int i, int c) {
   constexpr int line = 64 / sizeof(T);
   const long block = static_cast<long>(a.species[i]) * (a.channels / line) + c / line;
   const long row = static_cast<long>(planes<N>) * a.channels;
-  return {a.coefficient + block * a.tables.num_coefficients * line + c % line, a.A + static_cast<long>(i) * a.tables.num_inputs * row + c, row, a.channels};
+  return {a.coefficient + block * a.tables.num_coefficients * line + c % line, a.A + static_cast<long>(i) * a.tables.num_inputs * row + c, row, a.channels,
+          a.tables.num_inputs * row, a.tables.num_outputs * row};
 }
 
-/// V vectors of channels that lie side by side: the table is walked once for all of them.
+/// V vectors: those of a line, then those of the next atom's. The table is walked once for all of them.
 template <class N, int V>
 struct Packs {
   Pack<N> v[V];
 };
+template <class N>
+MACEKIT_INLINE long place_of(int k, long next) {
+  return k / line_vectors<N> * next + k % line_vectors<N> * lanes<scalar_t<N>>;
+}
 template <class N, int V>
-MACEKIT_INLINE Packs<N, V> load_packs(const scalar_t<N>* p, long plane) {
+MACEKIT_INLINE Packs<N, V> load_packs(const scalar_t<N>* p, long plane, long next) {
   Packs<N, V> x;
   MACEKIT_UNROLL
-  for (int k = 0; k < V; ++k) x.v[k] = load<N>(p + k * lanes<scalar_t<N>>, plane);
+  for (int k = 0; k < V; ++k) x.v[k] = load<N>(p + place_of<N>(k, next), plane);
   return x;
 }
 /// sum += k x, for coefficients k.
 template <class N, int V>
 MACEKIT_INLINE void add_product(Packs<N, V>& sum, const scalar_t<N>* k, const Packs<N, V>& x) {
   MACEKIT_UNROLL
-  for (int q = 0; q < V; ++q) sum.v[q] += load_vector(k + q * lanes<scalar_t<N>>) * x.v[q];
+  for (int q = 0; q < V; ++q) sum.v[q] += load_vector(k + place_of<N>(q, 0)) * x.v[q];
 }
 template <class N, int V>
 MACEKIT_INLINE void add_product(Packs<N, V>& sum, const Packs<N, V>& a, const Packs<N, V>& b) {
@@ -65,12 +75,12 @@ MACEKIT_INLINE Packs<N, V> no_packs() {
 template <class N, int V>
 MACEKIT_INLINE void add_coefficients(Packs<N, V>& sum, const scalar_t<N>* k) {
   MACEKIT_UNROLL
-  for (int q = 0; q < V; ++q) sum.v[q] = sum.v[q] + load_vector(k + q * lanes<scalar_t<N>>);
+  for (int q = 0; q < V; ++q) sum.v[q] = sum.v[q] + load_vector(k + place_of<N>(q, 0));
 }
 
 template <class N, int V>
 MACEKIT_INLINE void load_inputs(const ContractionView& t, const Position<N>& at, Packs<N, V>* x) {
-  for (int k = 0; k < t.num_inputs; ++k) x[k] = load_packs<N, V>(at.A + k * at.row, at.plane);
+  for (int k = 0; k < t.num_inputs; ++k) x[k] = load_packs<N, V>(at.A + k * at.row, at.plane, at.next_A);
   for (int p = 0; p < t.num_pairs; ++p) x[t.num_inputs + p] = product<N, V>(x[t.pairs[p].a], x[t.pairs[p].b]);
 }
 
@@ -93,7 +103,7 @@ MACEKIT_FUNCTION void evaluate(const ContractionView& t, const Position<N>& at, 
       for (int f = group.first_factor; f < group.end_factor; ++f, k += line) add_product<N, V>(inner, k, x[t.factors[f]]);
       add_product<N, V>(sum, inner, pair[group.pair]);
     }
-    for (int q = 0; q < V; ++q) store<N>(B + static_cast<long>(o) * at.row + q * lanes<T>, at.plane, sum.v[q]);
+    for (int q = 0; q < V; ++q) store<N>(B + static_cast<long>(o) * at.row + place_of<N>(q, at.next_B), at.plane, sum.v[q]);
   }
 }
 
@@ -120,7 +130,7 @@ MACEKIT_FUNCTION void evaluate_adjoint(const ContractionView& t, const Position<
   };
   for (int o = 0; o < t.num_outputs; ++o) {
     const auto& output = t.outputs[o];
-    const Packs<N, V> g = load_packs<N, V>(B_bar + static_cast<long>(o) * at.row, at.plane);
+    const Packs<N, V> g = load_packs<N, V>(B_bar + static_cast<long>(o) * at.row, at.plane, at.next_B);
     for (int q = output.first_linear; q < output.end_linear; ++q, k += line) {
       add_product<N, V>(x_bar[t.linear_factors[q]], k, g);
       product_for_gradient(g, x[t.linear_factors[q]]);
@@ -147,7 +157,7 @@ MACEKIT_FUNCTION void evaluate_adjoint(const ContractionView& t, const Position<
     add_product<N, V>(x_bar[t.pairs[p].b], pair_bar[p], x[t.pairs[p].a]);
   }
   for (int q = 0; q < t.num_inputs; ++q)
-    for (int v = 0; v < V; ++v) add<N>(A_bar + q * at.row + v * lanes<T>, at.plane, x_bar[q].v[v]);
+    for (int v = 0; v < V; ++v) add<N>(A_bar + q * at.row + place_of<N>(v, at.next_A), at.plane, x_bar[q].v[v]);
 }
 
 }  // namespace macekit::MACEKIT_ISA
