@@ -19,6 +19,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import inference  # noqa: E402
+
 SCRIPT = """
 units metal
 atom_style atomic
@@ -35,19 +38,12 @@ run {steps}
 
 
 def crystal(atoms):
-    import numpy as np
-    from ase.build import bulk
-
-    n = max(1, round((atoms / 8) ** (1 / 3)))
-    made = bulk("Si", "diamond", a=5.43, cubic=True).repeat((n, n, n))
-    made.positions += np.random.default_rng(7).normal(0, 0.03, made.positions.shape)
+    made = inference.crystal({"atoms": atoms})
     made.wrap()
     return made
 
 
 def make_potential(path, args):
-    import numpy as np
-
     from macekit import _core
 
     hp = json.loads(_core.default_hyperparameters())

@@ -14,3 +14,6 @@ echo "export PYTHONPATH='$PWD/python':\"\${PYTHONPATH:-}\""
 echo "export LAMMPS_PLUGIN_PATH='$build/pair_style'"
 echo "export MACEKIT_LMP='$(place lammps)/bin/lmp'"
 [ -z "$(place peer)" ] || echo "export MACEKIT_PEER_PYTHON='$(place peer)/bin/python'"
+for wheel in "$build"/dist/macekit-*.whl; do
+  [ ! -e "$wheel" ] || printf "export MACEKIT_WHEEL='%s' MACEKIT_WHEEL_TOOLS='%s'\n" "$wheel" "$(place wheel)"
+done

@@ -297,8 +297,7 @@ void PairMACE::compute_forces(const Graph &graph) {
 void PairMACE::compute_deviation() {
   Implementation &s = *impl_;
   const int num_members = static_cast<int>(s.members.size());
-  const std::vector<int> atom_of_row = s.graph.atom_of_row();
-  const std::size_t num_nodes = std::count_if(atom_of_row.begin(), atom_of_row.end(), [&](int i) { return i < atom->nlocal; });
+  const std::size_t num_nodes = s.graph.view().num_nodes;  // the same for all members, as are the rows
   s.member_forces.clear();
   for (int k = 0; k < num_members; ++k) {
     if (k > 0) {
@@ -309,6 +308,7 @@ void PairMACE::compute_deviation() {
     if (k > 0 || force->newton_pair) s.exchange->reverse_forces(s.row_force, nullptr);
     s.member_forces.insert(s.member_forces.end(), s.row_force.begin(), s.row_force.begin() + 3 * num_nodes);
   }
+  const std::vector<int> &atom_of_row = s.graph.atom_of_row();
   s.deviation.assign(atom->nmax, 0.0);
   for (std::size_t row = 0; row < num_nodes; ++row) {
     double square = 0;

