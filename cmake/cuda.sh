@@ -2,7 +2,8 @@
 # Builds macekit for NVIDIA GPUs into $BUILD_CUDA: kernels, potentials, tests and the Python module. nvcc compiles the portable
 # kernels, g++ the rest. MACEKIT_CUDA_ARCH is sm_90 (H100, H200) or sm_80 (A100).
 #
-#   cmake/cuda.sh            builds everything
+#   cmake/cuda.sh            builds everything; with MACEKIT_LAMMPS_SOURCE, the source of a LAMMPS with its Kokkos package for GPUs, the
+#                            plugin for it as well
 #   cmake/cuda.sh --check    for `make test`: where there is nvcc, compiles the kernels and links a program; where there is a GPU as
 #                            well, builds everything and runs the tests. What compiled once is not compiled again until it changes.
 set -euo pipefail
@@ -40,7 +41,7 @@ log="$build/build.log"
 echo "macekit: building for CUDA (log: $log)" >&2
 {
   cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DMACEKIT_ENABLE_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DMACEKIT_ENABLE_TRAINING=OFF \
-    -DMACEKIT_ENABLE_PAIR_STYLE=OFF -DPython3_EXECUTABLE="$python/bin/python" -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" \
+    -DMACEKIT_ENABLE_PAIR_STYLE="$([ -n "${MACEKIT_LAMMPS_SOURCE:-}" ] && echo ON || echo OFF)" -DMACEKIT_LAMMPS_SOURCE="${MACEKIT_LAMMPS_SOURCE:-}" -DPython3_EXECUTABLE="$python/bin/python" -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" \
     -DMACEKIT_PYTHON_MODULE_FOLDER="$build/python/macekit" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs" "${targets[@]}"
 } >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build for CUDA failed; the whole log is $log" >&2; exit 1; }

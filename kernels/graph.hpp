@@ -26,6 +26,8 @@ struct Graph {
   const int* graph_of = nullptr;  ///< [N] structure of each atom; null: all belong to structure 0
   const int* head = nullptr;      ///< [G] read-out head of each structure; null: head 0
   const Inputs* inputs = nullptr; ///< null: none
+  bool resident = false;             ///< first, sender, receiver and vec lie in the memory of the kernels' backend
+  const int* receiver = nullptr;     ///< [E] resident graphs only
 };
 
 /// The same, owning its arrays.

@@ -15,25 +15,29 @@ namespace macekit {
 /// LAMMPS calls back the pack and unpack functions, which address rows by atom index.
 class LammpsExchange final : public Exchange {
  public:
-  static constexpr int force_columns = 9;  ///< a force and six components of a virial
+  static constexpr int force_columns = 9;  ///< of forces (3) and virials (9), which travel home like adjoints
 
   /// @param columns  widest row of features;  @param single  whether features are float (two travel in one double)
   void attach(LAMMPS_NS::Pair *pair, LAMMPS_NS::Comm *comm, int columns, bool single);
   /// Doubles in the widest message of one atom.
   int widest() const { return widest_; }
-  void use_rows(const std::vector<int> &row_of_atom, int num_nodes) { row_of_atom_ = &row_of_atom, num_nodes_ = num_nodes; }
+  /// @param resident  rows are atoms, lie in the memory of a device, and so do LAMMPS's messages
+  void use_rows(const std::vector<int> &row_of_atom, bool resident) { row_of_atom_ = &row_of_atom, resident_ = resident; }
+  bool resident() const override { return resident_; }
 
   void forward(double *rows, int columns) override { send(rows, nullptr, columns, true); }
   void forward(float *rows, int columns) override { send(nullptr, rows, columns, true); }
   void reverse(double *rows, int columns) override { send(rows, nullptr, columns, false); }
   void reverse(float *rows, int columns) override { send(nullptr, rows, columns, false); }
-  /// Adds the forces [rows][3] and virials [rows][9] of ghosts to their owners (newton off).
-  void reverse_forces(std::vector<double> &force, std::vector<double> *virial);
 
   int pack_forward(int n, const int *atoms, double *buffer) const;
   void unpack_forward(int n, int first, const double *buffer);
   int pack_reverse(int n, int first, double *buffer) const;
   void unpack_reverse(int n, const int *atoms, const double *buffer);
+  // The same where rows and messages are on a device; `atoms` and `buffer` too.
+  int pack_resident(int n, const int *atoms, int first, double *buffer) const;
+  void unpack_resident(int n, int first, double *buffer) const;
+  void add_resident(int n, const int *atoms, double *buffer) const;
 
  private:
   void send(double *wide, float *narrow, int columns, bool forward);
@@ -44,11 +48,11 @@ class LammpsExchange final : public Exchange {
   LAMMPS_NS::Pair *pair_ = nullptr;
   LAMMPS_NS::Comm *comm_ = nullptr;
   const std::vector<int> *row_of_atom_ = nullptr;
-  int num_nodes_ = 0, widest_ = 0;
-  // What travels now: rows of doubles, rows of floats, or forces with virials.
+  int widest_ = 0;
+  bool resident_ = false;
+  // What travels now: rows of doubles or of floats.
   double *wide_ = nullptr;
   float *narrow_ = nullptr;
-  double *force_ = nullptr, *virial_ = nullptr;
   int columns_ = 0, doubles_ = 0;
 };
 

@@ -12,8 +12,6 @@
 #include "update.h"
 #include "utils.h"
 
-#include <Kokkos_Core.hpp>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -21,8 +19,10 @@
 #include <vector>
 
 #include "kernels/error.hpp"
+#include "kernels/kokkos.hpp"
 #include "lammps_exchange.h"
 #include "lammps_graph.h"
+#include "potentials/buffer.hpp"
 #include "potentials/nearest.hpp"
 #include "potentials/potential.hpp"
 
@@ -46,28 +46,40 @@ struct Member {
 struct PairMACE::Implementation {
   Precision precision = Precision::float64;
   Radial radial = Radial::table;
+  Backend backend = Backend::simd;
   std::string head;
   std::vector<std::string> committee;  // files
   Inputs inputs;
   std::vector<Member> members;  // the first drives the atoms; the others are the committee
   LammpsExchange *exchange = nullptr;  // of the member that runs
   LammpsGraph graph;
+
+  // Of the member that ran last; forces and virials of rows are on the host or, where LAMMPS's are, on the device.
   Evaluation evaluation;
   std::vector<double> row_force, row_virial;
-  std::vector<double> deviation, member_forces;
+  double virial[9];
 
-  Graph evaluate(Member &member, const Atom *atom, const NeighList *list);
+  struct Device {
+    DeviceArrays arrays{};
+    NeighborList list;
+    Buffer<int> count{Backend::portable}, entries{Backend::portable};
+    Buffer<std::int64_t> start{Backend::portable};
+    Buffer<double> x{Backend::portable}, row_force{Backend::portable}, row_virial{Backend::portable};
+  };
+  std::unique_ptr<Device> device;
+  bool forces_on_device() const { return device && device->arrays.f; }
+  std::vector<double> host_forces() const { return forces_on_device() ? device->row_force.to_host() : row_force; }
+
+  std::vector<double> deviation, member_forces;
 };
 
 namespace {
 
 // Plain `lmp` runs do not start Kokkos; the kernels need it. What LAMMPS has started stays LAMMPS's.
-void start_kokkos(int num_threads) {
-  if (Kokkos::is_initialized() || Kokkos::is_finalized()) return;
-  Kokkos::initialize(Kokkos::InitializationSettings().set_num_threads(std::max(1, num_threads)).set_disable_warnings(true));
-  std::atexit([] {
-    if (Kokkos::is_initialized() && !Kokkos::is_finalized()) Kokkos::finalize();
-  });
+void start_kokkos_once(int num_threads) {
+  if (kokkos_runs()) return;
+  start_kokkos(std::max(1, num_threads));
+  std::atexit(stop_kokkos);
 }
 
 // LAMMPS runs one structure, so only inputs of structures make sense.
@@ -91,7 +103,11 @@ PairMACE::PairMACE(LAMMPS *lmp) : Pair(lmp), impl_(new Implementation) {
   respa_enable = 0;
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_NOTAVAIL;
-  start_kokkos(comm->nthreads);
+  try {
+    start_kokkos_once(comm->nthreads);
+  } catch (const std::exception &e) {
+    error->all(FLERR, "pair_style mace: {}", e.what());
+  }
 }
 
 PairMACE::~PairMACE() {
@@ -107,10 +123,11 @@ void PairMACE::fail_together(const std::string &sentence) { error->all(FLERR, "p
 
 void PairMACE::settings(int narg, char **arg) {
   impl_ = std::make_unique<Implementation>();
+  impl_->backend = backend_of("auto");
   if (allocated)
     for (int i = 1; i <= atom->ntypes; ++i)
       for (int j = i; j <= atom->ntypes; ++j) setflag[i][j] = 0;
-  const std::vector<std::string> keywords{"precision", "head", "radial", "input", "committee"}, precisions{"float64", "float32"}, radials{"table", "network"};
+  const std::vector<std::string> keywords{"precision", "head", "radial", "input", "committee", "device"}, precisions{"float64", "float32"}, radials{"table", "network"};
   for (int k = 0; k < narg;) {
     const std::string keyword = arg[k++];
     const int left = narg - k;
@@ -133,6 +150,12 @@ void PairMACE::settings(int narg, char **arg) {
     else if (keyword == "radial") {
       if (std::find(radials.begin(), radials.end(), value) == radials.end()) fail_together("unknown radial " + value + "; did you mean " + nearest(value, radials) + "?");
       impl_->radial = radial_of(value);
+    } else if (keyword == "device") {
+      try {
+        impl_->backend = backend_of(value);
+      } catch (const std::exception &e) {
+        fail_together(e.what());
+      }
     }
     else if (value == "float64") impl_->precision = Precision::float64;
     else if (value == "float32") impl_->precision = Precision::float32;
@@ -177,7 +200,7 @@ void PairMACE::coeff(int narg, char **arg) {
         }
       }
       check_inputs(potential.hyperparameters(), impl_->inputs);
-      member.evaluator = make_evaluator(potential, impl_->precision, Backend::simd, impl_->radial);
+      member.evaluator = make_evaluator(potential, impl_->precision, impl_->backend, impl_->radial);
       impl_->members.push_back(std::move(member));
     }
   } catch (const std::exception &e) {
@@ -244,52 +267,103 @@ double PairMACE::init_one(int, int) {
   return r_max;
 }
 
-// Energies and edge gradients of one member are in `evaluation` afterwards.
-Graph PairMACE::Implementation::evaluate(Member &member, const Atom *atom, const NeighList *list) {
-  graph.build(atom, list, member.species_of_type, member.head, member.r_max());
-  Graph view = graph.view();
-  view.inputs = &inputs;
-  exchange = &member.exchange;
-  exchange->use_rows(graph.row_of_atom(), view.num_nodes);
-  member.evaluator->compute(view, *exchange, {true, false}, evaluation);
-  return view;
+bool PairMACE::on_device() const { return impl_->backend == Backend::portable; }
+const LammpsExchange &PairMACE::exchange() const { return *impl_->exchange; }
+
+PairMACE::DeviceArrays PairMACE::device_arrays() {
+  Implementation::Device &d = *impl_->device;
+  const LammpsGraph &graph = impl_->graph;
+  const std::vector<int> &atom_of_row = graph.atom_of_row();
+  std::vector<double> x;
+  for (int i : atom_of_row) x.insert(x.end(), atom->x[i], atom->x[i] + 3);
+  d.x.copy_in(x.data(), x.size());
+  if (neighbor->ago == 0 || d.list.num_nodes != graph.num_nodes() || rows_changed_) {
+    std::vector<int> count, entries;
+    std::vector<std::int64_t> start;
+    graph.list_rows(atom, list, count, entries, start);
+    d.count.copy_in(count.data(), count.size()), d.entries.copy_in(entries.data(), entries.size()), d.start.copy_in(start.data(), start.size());
+    d.list = {graph.num_nodes(), d.count.data(), d.entries.data(), d.start.data()};
+  }
+  return {&d.list, d.x.data(), nullptr, false};
+}
+
+// Energies, and forces and virials of rows, of one member.
+void PairMACE::evaluate(int number) {
+  Implementation &s = *impl_;
+  Member &member = s.members[number];
+  s.exchange = &member.exchange;
+  rows_changed_ = s.graph.find_rows(atom, member.species_of_type) || rows_changed_;
+  const std::size_t num_rows = s.graph.num_rows();
+  if (!on_device()) {
+    s.graph.find_edges(atom, list, member.head, member.r_max());
+    Graph graph = s.graph.view();
+    graph.inputs = &s.inputs;
+    s.exchange->use_rows(s.graph.row_of_atom(), false);
+    member.evaluator->compute(graph, *s.exchange, {true, false}, s.evaluation);
+    std::fill_n(s.virial, 9, 0.0);
+    s.row_force.assign(3 * num_rows, 0.0), s.row_virial.assign(vflag_atom ? 9 * num_rows : 0, 0.0);
+    forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), s.virial, vflag_atom ? s.row_virial.data() : nullptr);
+    return;
+  }
+  if (!s.device) s.device = std::make_unique<Implementation::Device>();
+  Implementation::Device &d = *s.device;
+  if (number == 0) d.arrays = device_arrays(), rows_changed_ = false;
+  s.exchange->use_rows(s.graph.row_of_atom(), d.arrays.messages);
+  d.row_force.resize(3 * num_rows), d.row_force.zero();
+  d.row_virial.resize(vflag_atom ? 9 * num_rows : 0), d.row_virial.zero();
+  ResidentForces forces{d.row_force.data(), vflag_atom ? d.row_virial.data() : nullptr, vflag_global != 0, {}};
+  member.evaluator->compute({*d.arrays.list, s.graph.num_rows(), d.arrays.x, s.graph.species(), member.head, &s.inputs}, *s.exchange, s.evaluation, forces);
+  std::copy_n(forces.virial, 9, s.virial);
+  if (s.forces_on_device()) return;
+  s.row_force = d.row_force.to_host(), s.row_virial = d.row_virial.to_host();
+}
+
+// Adds the forces and virials on ghosts to those of their owners.
+void PairMACE::send_forces_home() {
+  Implementation &s = *impl_;
+  const auto send = [&](std::vector<double> &rows, Buffer<double> *on_device, int columns) {
+    if (on_device && s.exchange->resident()) return s.exchange->reverse(on_device->data(), columns);
+    if (on_device) rows = on_device->to_host();
+    s.exchange->reverse(rows.data(), columns);
+    if (on_device) on_device->copy_in(rows.data(), rows.size());
+  };
+  send(s.row_force, s.forces_on_device() ? &s.device->row_force : nullptr, 3);
+  if (vflag_atom) send(s.row_virial, s.forces_on_device() ? &s.device->row_virial : nullptr, 9);
 }
 
 void PairMACE::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
   try {
-    Implementation &s = *impl_;
-    compute_forces(s.evaluate(s.members[0], atom, list));
+    evaluate(0);
+    // With newton off LAMMPS does not send the forces on ghosts home.
+    if (!force->newton_pair) send_forces_home();
+    add_forces();
     if (wants_deviation_) compute_deviation();
   } catch (const std::exception &e) {
     error->one(FLERR, "pair_style mace: step {}: {}", update->ntimestep, e.what());
   }
 }
 
-void PairMACE::compute_forces(const Graph &graph) {
+void PairMACE::add_forces() {
   Implementation &s = *impl_;
-  s.row_force.assign(3 * static_cast<std::size_t>(graph.num_rows), 0.0);
-  double total_virial[9] = {};
-  if (vflag_atom) s.row_virial.assign(9 * static_cast<std::size_t>(graph.num_rows), 0.0);
-  forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), vflag_global ? total_virial : nullptr,
-                             vflag_atom ? s.row_virial.data() : nullptr);
-  // With newton off LAMMPS does not send the forces on ghosts home.
-  if (!force->newton_pair) s.exchange->reverse_forces(s.row_force, vflag_atom ? &s.row_virial : nullptr);
-
-  const int num_targets = force->newton_pair ? graph.num_rows : graph.num_nodes;
+  const int num_nodes = s.graph.num_nodes(), num_targets = force->newton_pair ? s.graph.num_rows() : num_nodes;
   const std::vector<int> &atom_of_row = s.graph.atom_of_row();
   static const int voigt[6] = {0, 4, 8, 1, 2, 5};  // LAMMPS: xx yy zz xy xz yz
-  for (int row = 0; row < num_targets; ++row) {
-    const int i = atom_of_row[row];
-    for (int k = 0; k < 3; ++k) atom->f[i][k] += s.row_force[3L * row + k];
-    if (vflag_atom)
-      for (int k = 0; k < 6; ++k) vatom[i][k] += s.row_virial[9L * row + voigt[k]];
+  if (s.forces_on_device()) {
+    portable::add(s.device->arrays.f, s.device->row_force.data(), 3L * num_targets);
+    if (vflag_atom) s.row_virial = s.device->row_virial.to_host();
+  } else {
+    for (int row = 0; row < num_targets; ++row)
+      for (int k = 0; k < 3; ++k) atom->f[atom_of_row[row]][k] += s.row_force[3L * row + k];
   }
+  if (vflag_atom)
+    for (int row = 0; row < num_targets; ++row)
+      for (int k = 0; k < 6; ++k) vatom[atom_of_row[row]][k] += s.row_virial[9L * row + voigt[k]];
   if (eflag_global) eng_vdwl += s.evaluation.energy[0];
   if (eflag_atom)
-    for (int row = 0; row < graph.num_nodes; ++row) eatom[atom_of_row[row]] += s.evaluation.node_energy[row];
+    for (int row = 0; row < num_nodes; ++row) eatom[atom_of_row[row]] += s.evaluation.node_energy[row];
   if (vflag_global)
-    for (int k = 0; k < 6; ++k) virial[k] += total_virial[voigt[k]];
+    for (int k = 0; k < 6; ++k) virial[k] += s.virial[voigt[k]];
 }
 
 // sqrt(mean over members of |F - mean F|^2) of each atom. Forces go home by the members' own communication: LAMMPS's carries
@@ -297,16 +371,13 @@ void PairMACE::compute_forces(const Graph &graph) {
 void PairMACE::compute_deviation() {
   Implementation &s = *impl_;
   const int num_members = static_cast<int>(s.members.size());
-  const std::size_t num_nodes = s.graph.view().num_nodes;  // the same for all members, as are the rows
+  const std::size_t num_nodes = s.graph.num_nodes();  // the same for all members, as are the rows
   s.member_forces.clear();
   for (int k = 0; k < num_members; ++k) {
-    if (k > 0) {
-      const Graph graph = s.evaluate(s.members[k], atom, list);
-      s.row_force.assign(3 * static_cast<std::size_t>(graph.num_rows), 0.0);
-      forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), nullptr, nullptr);
-    }
-    if (k > 0 || force->newton_pair) s.exchange->reverse_forces(s.row_force, nullptr);
-    s.member_forces.insert(s.member_forces.end(), s.row_force.begin(), s.row_force.begin() + 3 * num_nodes);
+    if (k > 0) evaluate(k);
+    if (k > 0 || force->newton_pair) send_forces_home();
+    const std::vector<double> forces = s.host_forces();
+    s.member_forces.insert(s.member_forces.end(), forces.begin(), forces.begin() + 3 * num_nodes);
   }
   const std::vector<int> &atom_of_row = s.graph.atom_of_row();
   s.deviation.assign(atom->nmax, 0.0);

@@ -9,7 +9,8 @@
 #include "pair.h"
 
 namespace macekit {
-struct Graph;
+struct NeighborList;
+class LammpsExchange;
 }
 
 namespace LAMMPS_NS {
@@ -31,15 +32,32 @@ class PairMACE : public Pair {
   void *extract_peratom(const char *, int &) override;
   double memory_usage() override;
 
- private:
+ protected:
   struct Implementation;  // the potentials, their workspace and the exchange
   std::unique_ptr<Implementation> impl_;
+
+  /// Where the kernels of a device find atoms and neighbour list, and leave forces.
+  struct DeviceArrays {
+    const macekit::NeighborList *list;
+    const double *x;  ///< [rows][3]
+    double *f;        ///< [rows][3] added to; null: forces are wanted on the host
+    bool messages;    ///< LAMMPS communicates from and to the device; then, and where f is not null, rows are atoms
+  };
+  /// Copies of LAMMPS's arrays, unless LAMMPS has its own on the device.
+  virtual DeviceArrays device_arrays();
+  bool on_device() const;
+  const macekit::LammpsExchange &exchange() const;
+  [[noreturn]] void fail_together(const std::string &);
+
+ private:
   int wants_deviation_ = 0;  // fix pair holds its address
+  bool rows_changed_ = true;
 
   void allocate();
-  void compute_forces(const macekit::Graph &);
+  void evaluate(int member);
+  void send_forces_home();
+  void add_forces();
   void compute_deviation();
-  [[noreturn]] void fail_together(const std::string &);
 };
 
 }  // namespace LAMMPS_NS

@@ -38,15 +38,10 @@ template <class T>
 class EvaluatorOf final : public Evaluator {
  public:
   EvaluatorOf(const Potential& potential, Backend backend, Radial radial)
-      : potential_(potential), backend_(backend), constants_(potential.hyperparameters(), potential.tensors()), machine_(make(radial)) {}
+      : potential_(potential), backend_(backend), constants_(potential.hyperparameters(), potential.tensors()), machine_(make(radial)), edges_(backend) {}
 
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
-    check_graph(graph, potential_.hyperparameters());
-    // Functions too steep for tables stay networks.
-    if (!machine_->tables.prepare(graph)) machine_ = make(Radial::network);
-    Executor<T>& executor = machine_->executor;
-    constants_.start(graph, result);
-    graph_energy_.assign(graph.num_nodes, 0.0);
+    Executor<T>& executor = start(graph, result);
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
     if (request.gradient && !request.node_features) {
       executor.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
@@ -58,6 +53,31 @@ class EvaluatorOf final : public Evaluator {
     result.node_features.clear();
     if (request.node_features) copy_features(graph, result);
     check_finite(graph, result);
+  }
+  void compute(const ResidentAtoms& atoms, Exchange& exchange, Evaluation& energies, ResidentForces& forces) override {
+    require<InputError>(backend_ == Backend::portable, "potential: atoms of a device need device gpu.");
+    Edges& edges = edges_;
+    edges.first.resize(atoms.list.num_nodes + 1);
+    EdgesArgs args{atoms.list, atoms.positions, potential_.hyperparameters().r_max, edges.first.data(), nullptr, nullptr, nullptr};
+    Graph graph;
+    graph.num_nodes = atoms.list.num_nodes, graph.num_rows = atoms.num_rows, graph.num_edges = portable::count_edges(args);
+    edges.sender.resize(graph.num_edges), edges.receiver.resize(graph.num_edges), edges.vec.resize(3L * graph.num_edges);
+    args.sender = edges.sender.data(), args.receiver = edges.receiver.data(), args.vec = edges.vec.data();
+    portable::fill_edges(args);
+    graph.resident = true;
+    graph.first = args.first, graph.sender = args.sender, graph.receiver = args.receiver, graph.vec = args.vec;
+    graph.species = atoms.species, graph.head = &atoms.head, graph.inputs = atoms.inputs;
+
+    Executor<T>& executor = start(graph, energies);
+    executor.forward_and_adjoint(graph, exchange, energies.node_energy.data(), graph_energy_.data(), nullptr);
+    constants_.sum(graph, graph_energy_, energies);
+    energies.edge_gradient.clear(), energies.node_features.clear();
+    check_finite(graph, energies);
+    const EdgeForcesSums sums =
+        portable::edge_forces({graph.num_nodes, args.first, args.sender, args.vec, executor.edge_gradient(), forces.forces, forces.atom_virial}, forces.wants_virial);
+    require<InputError>(sums.not_finite == 0, "potential: the forces along ", sums.not_finite,
+                        " edges are not numbers; some atoms are probably far too close, or the positions are not finite.");
+    std::copy_n(sums.virial, 9, forces.virial);
   }
   int exchange_columns() const override {
     int columns = 0;
@@ -78,7 +98,7 @@ class EvaluatorOf final : public Evaluator {
     throw InputError("the program has no array '" + name + "'; it has " + join(names) + ".");
   }
   std::string describe() const override { return macekit::describe(machine_->program) + machine_->tables.describe(); }
-  std::size_t memory() const override { return machine_->executor.memory() + machine_->tables.memory(); }
+  std::size_t memory() const override { return machine_->executor.memory() + machine_->tables.memory() + edges_.bytes(); }
 
  private:
   void copy_features(const Graph& graph, Evaluation& result) const {
@@ -109,6 +129,14 @@ class EvaluatorOf final : public Evaluator {
     }
   }
 
+  Executor<T>& start(const Graph& graph, Evaluation& result) {
+    check_graph(graph, potential_.hyperparameters());
+    // Functions too steep for tables stay networks.
+    if (!machine_->tables.prepare(graph)) machine_ = make(Radial::network);
+    constants_.start(graph, result);
+    graph_energy_.assign(graph.num_nodes, 0.0);
+    return machine_->executor;
+  }
   std::unique_ptr<Machine<T>> make(Radial radial) const { return std::make_unique<Machine<T>>(potential_, constants_, backend_, radial); }
 
   Potential potential_;
@@ -116,6 +144,12 @@ class EvaluatorOf final : public Evaluator {
   ModelConstants constants_;
   std::unique_ptr<Machine<T>> machine_;
   std::vector<double> graph_energy_;
+  struct Edges {
+    explicit Edges(Backend backend) : first(backend), sender(backend), receiver(backend), vec(backend) {}
+    std::size_t bytes() const { return first.bytes() + sender.bytes() + receiver.bytes() + vec.bytes(); }
+    Buffer<int> first, sender, receiver;
+    Buffer<double> vec;
+  } edges_;
 };
 
 }  // namespace

@@ -15,6 +15,8 @@ struct Exchange {
   virtual void reverse(float* rows, int columns) = 0;
   /// False where nothing ever travels: rows then need not be brought to the host.
   virtual bool needed() const { return true; }
+  /// True where rows stay in the memory of the evaluator's backend.
+  virtual bool resident() const { return false; }
 };
 
 /// For graphs without ghosts, where every sender is an owned row (ASE, training).

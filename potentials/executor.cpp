@@ -62,16 +62,19 @@ void Executor<N>::prepare(const Graph& graph, int block) {
   for (int i = 0; i < graph.num_nodes; ++i) head[i] = graph.head ? graph.head[graph.graph_of ? graph.graph_of[i] : 0] : 0;
   head_storage_ = std::move(head);
   head_ = mirror_.place_again("head", head_storage_.data(), head_storage_.size());
-  receiver_storage_.resize(graph.num_edges);
-  for (int i = 0; i < graph.num_nodes; ++i) std::fill(receiver_storage_.begin() + graph.first[i], receiver_storage_.begin() + graph.first[i + 1], i);
-  receiver_ = mirror_.place_again("receiver", receiver_storage_.data(), receiver_storage_.size());
   zeros_.assign(graph.num_nodes, 0);
   no_species_ = mirror_.place_again("zeros", zeros_.data(), zeros_.size());
   inputs_ = graph.inputs, host_graph_ = graph;
   graph_ = graph;
-  graph_.first = mirror_.place_again("first", graph.first, graph.num_nodes + 1);
-  graph_.sender = mirror_.place_again("sender", graph.sender, graph.num_edges);
-  graph_.vec = mirror_.place("vec", graph.vec, 3L * graph.num_edges);
+  receiver_ = graph.receiver;
+  if (!graph.resident) {
+    receiver_storage_.resize(graph.num_edges);
+    for (int i = 0; i < graph.num_nodes; ++i) std::fill(receiver_storage_.begin() + graph.first[i], receiver_storage_.begin() + graph.first[i + 1], i);
+    receiver_ = mirror_.place_again("receiver", receiver_storage_.data(), receiver_storage_.size());
+    graph_.first = mirror_.place_again("first", graph.first, graph.num_nodes + 1);
+    graph_.sender = mirror_.place_again("sender", graph.sender, graph.num_edges);
+    graph_.vec = mirror_.place("vec", graph.vec, 3L * graph.num_edges);
+  }
   graph_.species = mirror_.place_again("species", graph.species, graph.num_rows);
   graph_.graph_of = graph_.head = nullptr;
   prepare_nodes(0, graph.num_nodes);
@@ -173,6 +176,7 @@ void Executor<N>::geometry_adjoint(double* vec_bar) {
   if constexpr (!is_dual<N>) {
     kernels_.geometry_adjoint({geometry_args(), bar_[program_.Y].data(), program_.basis < 0 ? nullptr : bar_[program_.basis].data(), vec_bar_.data(),
                                program_.envelope < 0 ? nullptr : bar_[program_.envelope].data()});
+    if (!vec_bar) return;
     const std::vector<double> sum = vec_bar_.to_host();
     for (std::size_t k = 0; k < sum.size(); ++k) vec_bar[k] += sum[k];
   }
@@ -460,11 +464,11 @@ void Executor<N>::run_adjoint(const Contract& s, Exchange&) {
 }
 
 // ---- exchange of ghost rows ----
-// Rows of a GPU travel by way of host memory.
+// Rows of a GPU travel by way of host memory, unless the exchange takes them where they are.
 template <class N>
 template <class Carry>
-void Executor<N>::carry(Buffer<T>& rows, int columns, const Carry& f) {
-  if (backend_ == Backend::simd) return f(rows.data(), columns);
+void Executor<N>::carry(Buffer<T>& rows, int columns, bool resident, const Carry& f) {
+  if (backend_ == Backend::simd || resident) return f(rows.data(), columns);
   std::vector<T> host = rows.to_host();
   f(host.data(), columns);
   rows.copy_in(host.data(), host.size());
@@ -473,13 +477,13 @@ template <class N>
 void Executor<N>::run(const ExchangeRows& s, Exchange& exchange) {
   if (!exchange.needed()) return;
   const SlotInfo& info = program_.slots[s.u];
-  carry(value_[s.u], info.components * planes<N> * info.channels, [&](T* rows, int columns) { exchange.forward(rows, columns); });
+  carry(value_[s.u], info.components * planes<N> * info.channels, exchange.resident(), [&](T* rows, int columns) { exchange.forward(rows, columns); });
 }
 template <class N>
 void Executor<N>::run_adjoint(const ExchangeRows& s, Exchange& exchange) {
   if (!exchange.needed()) return;
   const SlotInfo& info = program_.slots[s.u];
-  carry(bar_[s.u], info.components * planes<N> * info.channels, [&](T* rows, int columns) { exchange.reverse(rows, columns); });
+  carry(bar_[s.u], info.components * planes<N> * info.channels, exchange.resident(), [&](T* rows, int columns) { exchange.reverse(rows, columns); });
 }
 
 // ---- read-outs ----

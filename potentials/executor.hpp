@@ -6,56 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.hpp"
+#include "potentials/buffer.hpp"
 #include "potentials/exchange.hpp"
 #include "potentials/program.hpp"
 
 namespace macekit {
-
-/// Uninitialised, grow-only memory of a backend.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(Backend backend) : memory_(&memory(backend)) {}
-  Buffer(Buffer&& other) noexcept : memory_(other.memory_), data_(other.data_), capacity_(other.capacity_), size_(other.size_) {
-    other.data_ = nullptr, other.capacity_ = other.size_ = 0;
-  }
-  Buffer& operator=(Buffer&&) = delete;
-  ~Buffer() { memory_->release(data_); }
-  void resize(std::size_t size) {
-    size_ = size;
-    if (size <= capacity_) return;
-    memory_->release(data_);
-    data_ = nullptr, capacity_ = 0;
-    data_ = static_cast<T*>(memory_->allocate(size * sizeof(T)));
-    capacity_ = size;
-  }
-  void zero() {
-    if (size_) memory_->zero(data_, size_ * sizeof(T));
-  }
-  /// Takes the size and content of a host array.
-  void copy_in(const T* host, std::size_t size) {
-    resize(size);
-    if (size) memory_->copy_in(data_, host, size * sizeof(T));
-  }
-  void copy_out(T* host, std::size_t size) const {
-    if (size) memory_->copy_out(host, data_, size * sizeof(T));
-  }
-  std::vector<T> to_host() const {
-    std::vector<T> host(size_);
-    copy_out(host.data(), size_);
-    return host;
-  }
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  std::size_t bytes() const { return capacity_ * sizeof(T); }
-
- private:
-  const Memory* memory_;
-  T* data_ = nullptr;
-  std::size_t capacity_ = 0, size_ = 0;
-};
 
 /// Weights in the layout of the kernels, made from file tensors; and back, for gradients.
 template <class T>
@@ -138,6 +93,7 @@ class Executor {
   void adjoint(Exchange& exchange, double* vec_bar);
   /// Both at once, for plain numbers: what follows the last exchange concerns single atoms, so it is run forward and back for
   /// one block of atoms after the other, in memory for one block.
+  /// @param vec_bar  null: it stays where edge_gradient() says
   void forward_and_adjoint(const Graph& graph, Exchange& exchange, double* node_energy, double* graph_energy, double* vec_bar);
   /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
   void parameter_adjoint(Exchange& exchange, const double* node_seed);
@@ -145,6 +101,8 @@ class Executor {
   template <class S, class Find>
   void unpack_gradients(const Find& find) const;
 
+  /// [E][3] of the last adjoint, in the memory of the backend.
+  const double* edge_gradient() const { return vec_bar_.data(); }
   std::vector<T> slot(Slot s) const { return value_[s].to_host(); }
   std::size_t memory() const;
 
@@ -167,7 +125,7 @@ class Executor {
   bool has_bar(Slot s) const { return is_dual<N> || program_.slots[s].depends_on_positions; }
   T* bar(Slot s) { return has_bar(s) ? value_bar(s) : nullptr; }
   template <class Carry>
-  void carry(Buffer<T>& rows, int columns, const Carry& f);
+  void carry(Buffer<T>& rows, int columns, bool resident, const Carry& f);
 
   // One pair of functions for each kind of step.
   void run(const EmbedSpecies&, Exchange&);

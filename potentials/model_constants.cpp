@@ -61,7 +61,7 @@ void check_graph(const Graph& graph, const Hyperparameters& hp) {
   for (int g = 0; graph.head && g < graph.num_graphs; ++g)
     require<InputError>(graph.head[g] >= 0 && graph.head[g] < hp.num_heads(), "potential: structure ", g, " asks for head ", graph.head[g],
                         ", the potential has ", hp.num_heads(), ".");
-  for (int e = 0; e < graph.num_edges; ++e)
+  for (int e = 0; !graph.resident && e < graph.num_edges; ++e)
     require<ShapeError>(graph.sender[e] >= 0 && graph.sender[e] < graph.num_rows, "potential: edge ", e, " names row ", graph.sender[e], " of ",
                         graph.num_rows, ".");
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "kernels/edges.hpp"
 #include "potentials/exchange.hpp"
 #include "potentials/hyperparameters.hpp"
 #include "potentials/tensors.hpp"
@@ -64,6 +65,22 @@ struct Request {
   bool node_features = false;
 };
 
+/// Atoms and their neighbour list in the memory of an evaluator's backend: nothing of the size of edges crosses to the host.
+struct ResidentAtoms {
+  NeighborList list;           ///< full, of the owned atoms; ghosts are rows of their own
+  int num_rows = 0;            ///< owned atoms and ghosts
+  const double* positions = nullptr;  ///< [num_rows][3] Angstrom
+  const int* species = nullptr;       ///< [num_rows], on the host
+  int head = 0;
+  const Inputs* inputs = nullptr;
+};
+struct ResidentForces {
+  double* forces = nullptr;       ///< [num_rows][3] added to, in the memory of the backend; ghost rows receive their share
+  double* atom_virial = nullptr;  ///< [num_rows][9] likewise; may be null
+  bool wants_virial = false;
+  double virial[9] = {};          ///< overwritten if wanted: row-major -dE/dstrain, symmetrised, eV; on the host
+};
+
 /// An array of the recorded program.
 struct Intermediate {
   int components, channels;  ///< channels with padding
@@ -76,6 +93,9 @@ class Evaluator {
   virtual ~Evaluator() = default;
   /// @throws ShapeError, InputError (a species out of range); NaN energies or gradients throw InputError naming the atom
   virtual void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) = 0;
+  /// Energies and forces of one structure whose atoms are where the kernels run.
+  /// @throws InputError  this evaluator's backend is not the portable one; NaN energies or forces
+  virtual void compute(const ResidentAtoms& atoms, Exchange& exchange, Evaluation& energies, ResidentForces& forces) = 0;
   /// Widest row passed to Exchange, in numbers (0: the model has one layer and exchanges nothing).
   virtual int exchange_columns() const = 0;
   /// The array that describe() shows as NAME[..] after the last compute(): [rows][components][padded channels].

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 
-def run(folder, script, ranks=1, kokkos=None, variables=()):
-    """-> (exit code, output). kokkos: None, or the value of newton for a run with -sf kk."""
+def run(folder, script, ranks=1, kokkos=None, variables=(), package=()):
+    """-> (exit code, output). kokkos: None, or the value of newton for a run with -sf kk; package: further words of `package kokkos`."""
     lmp = os.environ.get("MACEKIT_LMP")
     if not lmp:
         pytest.skip("MACEKIT_LMP is not set; `make test` sets it")
@@ -19,7 +19,7 @@ def run(folder, script, ranks=1, kokkos=None, variables=()):
     flags = os.environ.get("MACEKIT_MPIRUN_FLAGS", "--oversubscribe --allow-run-as-root --bind-to none").split()
     command = ["mpirun", *flags, "-np", str(ranks), lmp, "-in", "in.test", "-log", "none"]
     if kokkos:
-        command += ["-k", "on", "t", "1", "-sf", "kk", "-pk", "kokkos", "newton", kokkos, "neigh", "half" if kokkos == "on" else "full"]
+        command += ["-k", "on", "t", "1", "-sf", "kk", "-pk", "kokkos", "newton", kokkos, "neigh", "half" if kokkos == "on" else "full", *package]
     for name, value in variables:
         command += ["-var", name, str(value)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)

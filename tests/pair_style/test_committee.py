@@ -56,9 +56,9 @@ def script(newton="", **options):
     return SCRIPT.format(newton=newton, **{**COMMITTEE, **options})
 
 
-def run(folder, ranks=1, kokkos=None, **options):
+def run(folder, ranks=1, kokkos=None, package=(), **options):
     """-> thermo, frames [step][atom][columns after id]"""
-    code, output = lammps.run(folder, script(**options), ranks, kokkos)
+    code, output = lammps.run(folder, script(**options), ranks, kokkos, package=package)
     assert code == 0, output[-2000:]
     rows = [line.split() for line in (folder / "run.dump").read_text().splitlines()]
     width = max(len(row) for row in rows if row[:1] != ["ITEM:"])
@@ -66,9 +66,14 @@ def run(folder, ranks=1, kokkos=None, **options):
     return lammps.thermo(output)[0], atoms.reshape(3, -1, width)[:, :, 1:]
 
 
-@pytest.mark.parametrize("ranks, kokkos, newton", [(1, None, ""), (2, None, "newton off"), (4, None, ""), (2, "on", ""), (2, "off", "")])
-def test_deviation_equals_that_of_the_members_in_ase(folder, silica, ranks, kokkos, newton):
-    thermo, frames = run(folder, ranks, kokkos, newton=newton)
+DEVICE, MESSAGES = "device portable ", ("gpu/aware", "on", "comm", "device")
+
+
+@pytest.mark.parametrize("ranks, kokkos, newton, device, package", [
+    (1, None, "", "", ()), (2, None, "newton off", "", ()), (4, None, "", "", ()), (2, "on", "", "", ()), (2, "off", "", "", ()),
+    (2, None, "", DEVICE, ()), (2, "on", "", DEVICE, MESSAGES), (2, "off", "", DEVICE, MESSAGES), (2, "off", "", DEVICE, ())])
+def test_deviation_equals_that_of_the_members_in_ase(folder, silica, ranks, kokkos, newton, device, package):
+    thermo, frames = run(folder, ranks, kokkos, package, newton=newton, style=device + COMMITTEE["style"])
     for frame in (0, 2):
         atoms, forces = silica.copy(), []
         atoms.positions[:] = frames[frame][:, :3]

@@ -100,6 +100,49 @@ def test_equals_ase(tmp_path, silica, expected, tiny_potential, ranks, kokkos, n
     assert abs(end["TotEng"] - start["TotEng"]) / len(silica) > 0  # velocities were created in between
 
 
+# The path of a GPU on the host's own kernels: `device portable`. LAMMPS communicates from its arrays on the device where its package says so.
+ON_DEVICE = ("gpu/aware", "on", "comm", "device")
+
+
+@pytest.mark.parametrize("newton", ["on", "off"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("ranks, kokkos, package, comm", [
+    (1, False, (), "brick"), (2, False, (), "brick"), (1, True, ON_DEVICE, "brick"), (2, True, ON_DEVICE, "brick"), (4, True, ON_DEVICE, "brick"),
+    (2, True, (), "brick"), (4, True, ON_DEVICE, "tiled")])
+def test_device_equals_ase(tmp_path, silica, expected, tiny_potential, ranks, kokkos, package, comm, precision, newton):
+    energy, forces, pressure = expected
+    write_data(tmp_path, silica)
+    text = script(tiny_potential, newton, comm, f"mace device portable precision {precision}")
+    code, output = lammps.run(tmp_path, text, ranks, newton if kokkos else None, package=package)
+    assert code == 0, output[-2000:]
+    start, end = ({k: v[-1] for k, v in block.items()} for block in lammps.thermo(output))
+    exact = precision == "float64"
+    assert abs(start["PotEng"] - energy) / len(silica) < (1e-9 if exact else 1e-5)
+    assert abs(start["c_e_sum"] - start["PotEng"]) / len(silica) < 1e-9
+    got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
+    assert np.abs(got - forces).max() < (1e-8 if exact else 1e-4 * np.abs(forces).max())
+    tensor = np.array([start[k] for k in ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz")])
+    reference = pressure[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+    assert np.abs(tensor - reference).max() < (1e-6 if exact else 1e-3) * np.abs(reference).max()
+    assert abs(start["c_s_sum[1]"] / start["Volume"] + start["Pxx"]) < 1e-6 * abs(start["Pxx"])
+    assert abs(start["c_s_sum[4]"] / start["Volume"] + start["Pxy"]) < 1e-6 * np.abs(reference).max()
+    if exact and "energy" in FINAL:
+        assert abs(end["TotEng"] - FINAL["energy"]) < 1e-8 * abs(FINAL["energy"])
+
+
+def test_device_follows_atoms_over_new_neighbour_lists(tmp_path, silica, tiny_potential):
+    write_data(tmp_path, silica)
+    hot = script(tiny_potential, steps=60).replace("create 300", "create 4000").replace("neighbor 0.8 bin", "neighbor 0.3 bin")
+    ends = []
+    for style, kokkos in (("mace", None), ("mace device portable", None), ("mace device portable", "on")):
+        code, output = lammps.run(tmp_path, hot.replace("pair_style mace", f"pair_style {style}"), 2, kokkos, package=ON_DEVICE)
+        assert code == 0, output[-2000:]
+        builds = int(output.split("Neighbor list builds =")[-1].split()[0])
+        assert builds > 2, "the atoms must move far enough"
+        ends.append(lammps.thermo(output)[1]["TotEng"][-1])
+    assert np.ptp(ends) < 1e-9 * abs(ends[0])
+
+
 def test_tiled_communication_equals_brick(tmp_path, silica, expected, tiny_potential):
     write_data(tmp_path, silica)
     for newton in ("on", "off"):
@@ -174,8 +217,8 @@ def test_hybrid_with_null(tmp_path, tiny_potential):
     coeff = (f"pair_coeff * * mace {tiny_potential} Si NULL\npair_coeff 1 2 lj/cut 0 1\npair_coeff 2 2 lj/cut 0 1")
     silicon = atoms[atoms.numbers == 14]
     silicon.calc = MACECalculator(tiny_potential)
-    for ranks, kokkos in ((1, None), (2, None), (2, "on")):
-        code, output = lammps.run(tmp_path, script(tiny_potential, style="hybrid mace lj/cut 4.0", coeff=coeff, steps=0), ranks, kokkos)
+    for ranks, kokkos, mace in ((1, None, "mace"), (2, None, "mace"), (2, "on", "mace"), (2, None, "mace device portable")):
+        code, output = lammps.run(tmp_path, script(tiny_potential, style=f"hybrid {mace} lj/cut 4.0", coeff=coeff, steps=0), ranks, kokkos)
         assert code == 0, output[-2000:]
         assert abs(lammps.thermo(output)[0]["PotEng"][0] - silicon.get_potential_energy()) < 1e-8
         got = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 1:]
@@ -230,7 +273,16 @@ MISTAKES = {
     "shift": (dict(), ("mass * 20.0", "mass * 20.0\npair_modify shift yes"), "pair_modify shift"),
     "centroid": (dict(), ("stress/atom NULL", "stress/atom NULL\ncompute c all centroid/stress/atom NULL\ncompute c_sum all reduce sum c_c[1]\nfix x all ave/time 1 1 1 c_c_sum"), "centroid"),
     "kokkos_off": (dict(style="mace/kk"), None, "without its Kokkos package"),
+    "device": (dict(style="mace device cuda"), None, "device 'cuda' is unknown; use auto, cpu or gpu"),
 }
+
+
+def test_kokkos_on_a_device_refuses_hybrid(tmp_path, silica, tiny_potential):
+    write_data(tmp_path, silica)
+    coeff = f"pair_coeff * * mace {tiny_potential} O Si\npair_coeff * * zbl 8 8"
+    code, output = lammps.run(tmp_path, script(tiny_potential, style="hybrid/overlay mace device portable zbl 1.0 2.0", coeff=coeff), 1, "on")
+    assert code != 0
+    assert "cannot be part of pair_style hybrid; use pair_style mace there" in output.replace("\n", " "), output[-1500:]
 
 
 @pytest.mark.parametrize("name", MISTAKES)
