@@ -25,7 +25,7 @@ lammps_version=20250204+dfsg.1-2          # LAMMPS 4Feb2025, from Debian trixie'
 lammps_options="-DBUILD_SHARED_LIBS=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DCMAKE_CXX_STANDARD=20 -DBUILD_MPI=ON -DBUILD_OMP=ON \
  -DPKG_KOKKOS=ON -DEXTERNAL_KOKKOS=ON -DPKG_PLUGIN=ON -DFFT=KISS -DFFT_KOKKOS=KISS -DWITH_GZIP=OFF \
  -DWITH_JPEG=OFF -DWITH_PNG=OFF -DWITH_FFMPEG=OFF -DWITH_CURL=OFF -DBUILD_TOOLS=OFF -DLAMMPS_EXCEPTIONS=ON"
-system_packages="g++ cmake ninja-build ccache make patch xz-utils openmpi-bin libopenmpi-dev libgtest-dev libgmock-dev libyaml-dev nlohmann-json3-dev pybind11-dev python3-venv python3-dev"
+system_packages="g++ cmake ninja-build ccache make patch xz-utils openmpi-bin libopenmpi-dev libgtest-dev libgmock-dev libyaml-dev nlohmann-json3-dev zlib1g-dev pybind11-dev python3-venv python3-dev"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "macekit: $*"; exit 1; }

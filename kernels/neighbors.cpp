@@ -311,4 +311,16 @@ Neighbors find_neighbors(int num_atoms, const double* positions, const double* c
   return result;
 }
 
+int Neighbors::num_isolated() const {
+  int count = 0;
+  for (std::size_t i = 0; i + 1 < first.size(); ++i) count += first[i] == first[i + 1];
+  return count;
+}
+
+double Neighbors::shortest() const {
+  double r2 = std::numeric_limits<double>::infinity();
+  for (std::size_t k = 0; k + 2 < vec.size(); k += 3) r2 = std::min(r2, vec[k] * vec[k] + vec[k + 1] * vec[k + 1] + vec[k + 2] * vec[k + 2]);
+  return std::sqrt(r2);
+}
+
 }  // namespace macekit

@@ -11,6 +11,9 @@ struct Neighbors {
   std::vector<int> sender;              ///< [E] row of the sending atom
   std::vector<double> vec;              ///< [E][3] x[receiver] - x[sender] + shift . cell, Angstrom
   std::vector<std::array<int, 3>> shift;  ///< [E] integer lattice shift in vec
+
+  int num_isolated() const;  ///< atoms that receive no edge
+  double shortest() const;   ///< length of the shortest edge, Angstrom; infinite without edges
 };
 
 /// All ordered pairs closer than `r_max`, periodic images included; an atom neighbours its own images but not itself.

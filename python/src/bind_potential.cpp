@@ -192,4 +192,13 @@ void bind_potential(py::module_& m) {
         return py::make_tuple(receiver, sender, shift, array(n.vec, {edges, 3}));
       },
       py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::arg("r_max"));
+  m.def(
+      "neighbor_counts",
+      [](const Reals& positions, const Reals& cell, const std::array<bool, 3>& pbc, double r_max) {
+        require<ShapeError>(positions.ndim() == 2 && positions.shape(1) == 3 && cell.size() == 9, "neighbor_counts: positions must be [n, 3] and cell [3, 3]");
+        const Neighbors n = find_neighbors(static_cast<int>(positions.shape(0)), positions.data(), cell.data(), pbc, r_max);
+        return py::make_tuple(n.sender.size(), n.num_isolated(), n.shortest());
+      },
+      py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::arg("r_max"),
+      "(number of directed edges, atoms without a neighbour, shortest distance in Angstrom, infinite without edges) of one structure.");
 }

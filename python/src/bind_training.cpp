@@ -12,6 +12,7 @@
 #include "kernels/error.hpp"
 #include "potentials/nearest.hpp"
 #include "potentials/edit.hpp"
+#include "training/shards.hpp"
 #include "training/statistics.hpp"
 #include "training/trainer.hpp"
 
@@ -95,6 +96,20 @@ Frame make_frame(const Integers& atomic_numbers, const py::object& positions, co
   if (weights.size() == 5) f.virials_weight = weights[4];
   f.head = head, f.inputs = std::move(inputs), f.config_type = std::move(config_type), f.source = std::move(source);
   return f;
+}
+
+py::dict to_dict(const Frame& f) {
+  const auto n = static_cast<py::ssize_t>(f.atomic_numbers.size());
+  const auto matrix = [](const std::array<double, 9>& m) { return to_numpy({m.begin(), m.end()}, {3, 3}); };
+  const py::object none = py::none();
+  return py::dict(py::arg("atomic_numbers") = py::array_t<int>(n, f.atomic_numbers.data()), py::arg("positions") = to_numpy(f.positions, {n, 3}),
+                  py::arg("cell") = matrix(f.cell), py::arg("pbc") = f.periodic,
+                  py::arg("energy") = f.has_energy ? py::object(py::float_(f.energy)) : none,
+                  py::arg("forces") = f.has_forces ? py::object(to_numpy(f.forces, {n, 3})) : none,
+                  py::arg("stress") = f.has_stress ? py::object(matrix(f.stress)) : none,
+                  py::arg("virials") = f.has_virials ? py::object(matrix(f.virials)) : none,
+                  py::arg("weights") = std::vector<double>{f.weight, f.energy_weight, f.forces_weight, f.stress_weight, f.virials_weight},
+                  py::arg("head") = f.head, py::arg("inputs") = f.inputs, py::arg("config_type") = f.config_type, py::arg("source") = f.source);
 }
 
 py::dict to_dict(const Errors& e) {
@@ -219,6 +234,14 @@ PYBIND11_MODULE(_training, m) {
           "weights: of the frame, its energy, forces, stress and virials")
       .def("__len__", &Dataset::size)
       .def("num_edges", [](const Dataset& data, int i) { return data.graph(i).sender.size(); });
+
+  py::class_<Shards>(m, "Shards", "A folder of macekit prepare, read by the trainer's own code.")
+      .def(py::init<const std::string&>(), py::arg("folder"))
+      .def("__len__", &Shards::size)
+      .def("num_atoms", &Shards::num_atoms)
+      .def("num_edges", &Shards::num_edges)
+      .def("verify", &Shards::verify)
+      .def("frame", [](const Shards& shards, std::int64_t i) { return to_dict(shards.frame(i)); }, "the keyword arguments of Dataset.add");
 
   py::class_<Trainer>(m, "Trainer", "Trains a model on a dataset.")
       .def(py::init([](std::shared_ptr<Model> model, std::shared_ptr<Dataset> train, std::shared_ptr<Dataset> valid,

@@ -11,6 +11,8 @@ import traceback
 
 VERBS = {  # verb: what `macekit --help` says of it
     "train": "train a potential:  macekit train config.yaml",
+    "prepare": "check data and pack them for training:  macekit prepare *.extxyz -o data --r-max 5",
+    "data": "report on data before training:  macekit data check train.extxyz",
     "eval": "energies, forces and stresses of structures:  macekit eval si.mace in.extxyz -o out.extxyz",
     "show": "what a potential is:  macekit show si.mace",
     "convert": "make a .mace file from mace-torch's .model:  macekit convert a.model -o a.mace",

@@ -13,15 +13,18 @@ CALCULATOR = ("energy", "forces", "stress")
 LABELS = (*CALCULATOR, "virials")
 
 
-def read(path, config, problems, inputs=(), head=0, weight=1.0):
+def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=None):
     """All frames of a file as dictionaries ready for `Dataset.add`. `problems` collects sentences that are no errors.
 
     inputs: (name, per graph or node, key) of further inputs of the potential; weight: multiplies that of each frame.
+    A folder of `macekit prepare` gives the frames of the head `name`, and of its split only those of `part` (train or valid).
     """
     import ase.io
 
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
+    if os.path.isdir(path):
+        return _read_prepared(path, config, problems, inputs, head, weight, name, part)
     try:
         atoms_list = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise anything
@@ -30,7 +33,7 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0):
         raise BrokenFile(f"{path}: the file holds no structures.")
     frames, unused_stress = [], 0
     for index, atoms in enumerate(atoms_list):
-        frame, dropped = _frame(atoms, f"{path} frame {index}", config, inputs)
+        frame, dropped = frame_of(atoms, f"{path} frame {index}", config, inputs)
         frame["head"], frame["weights"][0] = head, frame["weights"][0] * weight
         unused_stress += dropped
         frames.append(frame)
@@ -38,6 +41,33 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0):
         _check_keys(path, atoms_list, frames, config)
     if unused_stress:
         problems.append(f"{path}: {unused_stress} frames have a stress or virials but no periodic direction; these are not used.")
+    return frames
+
+
+def _read_prepared(path, config, problems, inputs, head, weight, name, part):
+    from macekit.data import open_shards
+
+    dataset = open_shards(path)
+    heads, frames = dataset.heads, []
+    if len(heads) > 1 and name not in heads:
+        raise ConfigError(f"{path}: the dataset has the heads {', '.join(heads)}" + (f", but no {name}." if name else "; name them under heads."))
+    for row in range(len(dataset)) if part is None else dataset.rows(part).tolist():
+        frame = dataset.frame(row)
+        if len(heads) > 1 and frame["head"] != name:
+            continue
+        for wanted, _, _ in inputs:
+            if wanted not in frame["inputs"]:
+                raise ConfigError(f"{frame['source']}: {path} has no {wanted} of this frame, which the potential takes; prepare it again with --input {wanted}.")
+        frame["inputs"] = {wanted: frame["inputs"][wanted][1] for wanted, _, _ in inputs}
+        frame["head"] = head
+        frame["weights"][0] *= weight * config["config_type_weights"].get(frame["config_type"], 1.0)
+        frames.append(frame)
+    if not frames:
+        raise ConfigError(f"{path}: the dataset has no frame{f' to {part}' if part else ''}.")
+    if not config.get("unlabelled"):
+        _check_keys(path, [], frames, config)
+    if config["r_max"] != dataset.r_max and not config["initial_potential"] and not config["foundation_model"]:
+        problems.append(f"{path}: its numbers of neighbours are for r_max {dataset.r_max:g} A; the neighbour lists of this training are made for {config['r_max']:g} A.")
     return frames
 
 
@@ -84,7 +114,8 @@ def _inputs(atoms, place, wanted):
     return values
 
 
-def _frame(atoms, place, config, inputs):
+def frame_of(atoms, place, config, inputs):
+    """A frame as keyword arguments of `Dataset.add`, and 1 if a stress without a periodic direction was left out, else 0."""
     energy = _label(atoms, config["energy_key"])
     forces = _label(atoms, config["forces_key"])
     stress = _label(atoms, config["stress_key"])
@@ -154,10 +185,16 @@ def split_valid(frames, fraction, seed):
     size = len(frames)
     if size < 2:
         raise ConfigError("training: two frames are needed at least, one to train and one to validate. Give a valid_file or more data.")
+    train, valid = split_rows(size, fraction, seed)
+    return [frames[i] for i in train], [frames[i] for i in valid]
+
+
+def split_rows(size, fraction, seed):
+    """Rows to train on and rows to validate on."""
     num_train = min(size - int(fraction * size), size - 1)
     order = list(range(size))
     np.random.default_rng(seed).shuffle(order)
-    return [frames[i] for i in order[:num_train]], [frames[i] for i in order[num_train:]]
+    return order[:num_train], order[num_train:]
 
 
 def make_dataset(engine, frames, atomic_numbers, r_max):
@@ -200,10 +237,11 @@ def read_head(head, index, inputs, problems, choose=lambda frames: frames):
     """Reads the files of a head. `choose` selects from the training frames before some are set aside for validation."""
     settings = head.settings
 
-    def frames_of(path):
-        return read(path, settings, problems, inputs, index, head.weight)
+    def frames_of(path, part=None):
+        return read(path, settings, problems, inputs, index, head.weight, head.name, part)
 
-    frames = frames_of(settings["train_file"])
+    has_split = _has_split(settings["train_file"])
+    frames = frames_of(settings["train_file"], "train" if has_split else None)
     head.isolated, rest = split_isolated(frames)
     if settings["keep_isolated_atoms"]:
         rest = frames
@@ -211,13 +249,22 @@ def read_head(head, index, inputs, problems, choose=lambda frames: frames):
         raise ConfigError(f"{settings['train_file']}: there are only isolated atoms, no structures to train on.")
     rest = choose(rest)
     if settings["valid_file"]:
-        head.sets = {"train": rest, "valid": split_isolated(frames_of(settings["valid_file"]))[1]}
+        head.sets = {"train": rest, "valid": split_isolated(frames_of(settings["valid_file"], "valid" if _has_split(settings["valid_file"]) else None))[1]}
         if not head.sets["valid"]:
             raise ConfigError(f"{settings['valid_file']}: there are only isolated atoms, no structures to validate on.")
+    elif has_split:
+        head.sets = {"train": rest, "valid": frames_of(settings["train_file"], "valid")}
     else:
         head.sets = dict(zip(("train", "valid"), split_valid(rest, settings["valid_fraction"], settings["seed"])))
     if settings["test_file"]:
         head.sets["test"] = split_isolated(frames_of(settings["test_file"]))[1]
+
+
+def _has_split(path):
+    """Whether `path` is a prepared dataset with a split of its own."""
+    from macekit.data import open_shards
+
+    return os.path.isdir(path) and "split" in open_shards(path).header
 
 
 def report(name, frames):

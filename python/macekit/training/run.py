@@ -405,7 +405,9 @@ def _write_config(path, config):
 
 
 def _hash(path):
+    """Of a file's content; of a prepared dataset's index, which holds the checksums of everything."""
     digest = hashlib.sha256()
+    path = os.path.join(path, "dataset.json") if os.path.isdir(path) else path
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
