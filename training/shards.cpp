@@ -87,6 +87,9 @@ class Shard {
       require<FileError>(checksum(text.data(), text.size()) == entry.at("crc32").get<std::uint32_t>(), path_,
                          ": this is not the shard that dataset.json lists (their checksums differ); prepare the dataset again.");
       header.at("num_structures").get_to(size_);
+      const auto num_bytes = header.at("num_bytes").get<std::uint64_t>();
+      require<FileError>(file_.size() == num_bytes, path_, ": the file is truncated: it has ", file_.size(), " bytes of ", num_bytes,
+                         "; prepare the dataset again.");
       for (const auto& [name, a] : header.at("arrays").items()) add(name, a);
       for (const json& input : header.at("inputs")) {
         const auto name = input.at("name").get<std::string>();
@@ -181,8 +184,7 @@ class Shard {
     for (std::size_t d = 1; d < shape.size(); ++d) array.width *= shape[d];
     array.bytes = static_cast<std::size_t>(array.rows * array.width) * item->second;
     const auto offset = entry.at("offset").get<std::uint64_t>();
-    require<FileError>(offset <= file_.size() && array.bytes <= file_.size() - offset, path_, ": the file is truncated: the array ", name,
-                       " ends at byte ", offset + array.bytes, ", the file has ", file_.size(), ".");
+    require<FileError>(offset <= file_.size() && array.bytes <= file_.size() - offset, path_, ": the array ", name, " lies outside the file.");
     array.data = file_.data() + offset;
     array.crc = entry.at("crc32").get<std::uint32_t>();
     arrays_[name] = array;

@@ -66,12 +66,12 @@ def main(argv=None) -> int:
         return importlib.import_module(f"macekit.cli.{verb}").run(rest)
     except BrokenPipeError:
         return OK
-    except (InputError, ValueError) as error:
-        print(f"macekit {verb}: {error}", file=sys.stderr)
-        return WRONG_INPUT
     except OSError as error:
         print(f"macekit {verb}: {error}", file=sys.stderr)
         return BROKEN_FILE
+    except (InputError, ValueError) as error:
+        print(f"macekit {verb}: {error}", file=sys.stderr)
+        return WRONG_INPUT
     except KeyboardInterrupt:
         print(f"macekit {verb}: interrupted", file=sys.stderr)
         return 130

@@ -261,7 +261,7 @@ class Writer:
                 raise ConfigError(f"{error} Nothing was finished; mend it, or --skip-bad-frames drops such frames and lists them.") from None
             self.skipped.append({"file": self.job.names[file], "frame": index, "reason": str(error)})
         self.consumed += 1
-        if self.columns.num_bytes > max(self.job.options.shard_bytes, 1 << 16):
+        if self.columns.num_bytes > self.job.options.shard_bytes:
             self.flush(last=False)
 
     def _of_atoms(self, atoms, place):

@@ -69,8 +69,8 @@ class Scan:
                 if count < 0:
                     raise ValueError
             except ValueError:
-                raise BrokenFile(f"{self.path} frame {self.frame}: expected a number of atoms, got {line[:60].decode(errors='replace').strip()!r}; "
-                                 "perhaps the frame before has another number of lines than it says.") from None
+                raise BrokenFile(f"{self.path} frame {self.frame}: expected a number of atoms, got {line[:60].decode(errors='replace').strip()!r}"
+                                 + ("; perhaps the frame before has another number of lines than it says." if self.frame else ".")) from None
             lines = sum(1 for _ in itertools.islice(file, count + 1))
             self.end, error = file.tell(), None
             if lines < count + 1:

@@ -266,6 +266,10 @@ def report(folder, jobs=1):
         histogram, edges = np.histogram(values, 60, (low, high) if high > low else None)
         result["energy_per_atom"] = {"mean": values.mean().item(), "std": values.std().item(), "min": values.min().item(), "max": values.max().item(), "median": middle.item(),
                                      "histogram": histogram.tolist(), "edges": edges.tolist(), "farthest": [{"value": cohesion[row].item(), "source": source(row)} for row in order]}
+    if total.stresses:
+        third = np.concatenate([part[2] for part in total.stresses])
+        histogram, edges = np.histogram(third, 60, np.percentile(third, [0.5, 99.5]) if len(third) > 1 and third.std() else None)
+        result["tension"] = {"histogram": histogram.tolist(), "edges": edges.tolist()}
     result["stress_sign"] = _stress_sign(total)
     result["findings"] = _findings(result, counts)
     return result
@@ -330,7 +334,7 @@ def _stress_sign(total):
     composition, volume, third = np.concatenate(total.stresses, axis=1)
     composition = np.ascontiguousarray(composition).view(np.uint64)
     order = np.argsort(composition, kind="stable")
-    cuts = np.flatnonzero(np.diff(composition[order].astype(object))) + 1 if len(order) < 2 else np.flatnonzero(composition[order][1:] != composition[order][:-1]) + 1
+    cuts = np.flatnonzero(composition[order][1:] != composition[order][:-1]) + 1
     weights = correlations = 0.0
     for group in np.split(order, cuts):
         v, p = volume[group], third[group]
@@ -413,7 +417,7 @@ def _facts(r):
     sizes = r["sizes"]
     facts = [("structures", f"{r['num_structures']:,}"), ("atoms", f"{r['num_atoms']:,}" + (f" ({min(sizes)} to {max(sizes)} a structure)" if sizes else "")),
              ("neighbours", f"{r['num_edges']:,} directed edges within {r['r_max']:g} A, {r['neighbors_per_atom']:.4g} an atom"),
-             ("size", f"{r['num_bytes'] / 1e6:,.1f} MB in {r['num_shards']} shards"), ("periodic", ", ".join(f"{n:,} {k}" for k, n in r["periodic"].items() if n)),
+             ("size", f"{r['num_bytes'] / 1e6:,.1f} MB in {r['num_shards']} shard{'s' if r['num_shards'] > 1 else ''}"), ("periodic", ", ".join(f"{n:,} {k}" for k, n in r["periodic"].items() if n)),
              ("units", f"{r['units']['energy']}, {r['units']['length']}")]
     if r["split"]:
         facts.append(("split", f"{r['split']['num_train']:,} to train, {r['split']['num_valid']:,} to validate"))
@@ -511,6 +515,8 @@ def _plots(r):
         plot("Forces", "length of forces, eV/Å", draw)
     if "energy_per_atom" in r:
         plot("Energies", "energy above the E0s, eV/atom", lambda axis: _bars(axis, r["energy_per_atom"]["edges"], r["energy_per_atom"]["histogram"], color))
+    if "tension" in r:
+        plot("Stress", "a third of the trace of the stress, eV/Å³", lambda axis: _bars(axis, r["tension"]["edges"], r["tension"]["histogram"], color))
     if distances.any():
         plot("Shortest distances", "shortest distance of a structure, Å", lambda axis: _bars(axis, *cut(DISTANCE_BINS, distances), color))
     return plots

@@ -114,15 +114,15 @@ def write_shard(path, arrays, facts):
     """
     import h5py
 
-    def header(places):
+    def header(places, num_bytes):
         entries = {name: {"dtype": a.dtype.name, "shape": list(a.shape), "offset": places[name], "crc32": zlib.crc32(a.data if a.size else b"")} for name, a in arrays.items()}
-        text = json.dumps({**facts, "num_structures": len(arrays["num_atoms"]), "num_atoms": len(arrays["atomic_numbers"]),
+        text = json.dumps({**facts, "num_bytes": num_bytes, "num_structures": len(arrays["num_atoms"]), "num_atoms": len(arrays["atomic_numbers"]),
                            "num_edges": int(arrays["num_edges"].sum()), "arrays": entries}).encode()
         crc = zlib.crc32(text)
         return MAGIC + b"%d %012d %08x\n" % (VERSION, len(text), crc) + text, crc
 
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    most = len(header(dict.fromkeys(arrays, 1 << 62))[0])
+    most = len(header(dict.fromkeys(arrays, 1 << 62), 1 << 62)[0])
     block = max(512, 1 << (most - 1).bit_length())
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -134,7 +134,7 @@ def write_shard(path, arrays, facts):
                 # HDF5 puts a place into the file only for data that are there; an empty array has none.
                 places[name] = file.create_dataset(name, data=array).id.get_offset() or 0
         with open(temporary, "r+b") as file:
-            text, crc = header(places)
+            text, crc = header(places, os.path.getsize(temporary))
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -171,14 +171,13 @@ def read_header(path):
     if len(text) != length or zlib.crc32(text) != crc:
         raise BrokenFile(f"{path}: the header of the shard is {'truncated' if len(text) != length else 'damaged'}; prepare the dataset again.")
     header = json.loads(text)
-    for name, entry in header["arrays"].items():
-        if entry["offset"] + _num_bytes(entry) > size:
-            raise BrokenFile(f"{path}: the file is truncated: the array {name} ends at byte {entry['offset'] + _num_bytes(entry)}, the file has {size}.")
+    if missing := {"num_bytes", "num_structures", "arrays", "inputs", "r_max", "last", "consumed"} - set(header):
+        raise BrokenFile(f"{path}: the header of the shard lacks {', '.join(sorted(missing))}; prepare the dataset again.")
+    if lacking := [name for name in ALWAYS if name not in header["arrays"]]:
+        raise BrokenFile(f"{path}: the array {lacking[0]} is missing; prepare the dataset again.")
+    if size != header["num_bytes"]:
+        raise BrokenFile(f"{path}: the file is truncated: it has {size} bytes of {header['num_bytes']}; prepare the dataset again.")
     return header, crc
-
-
-def _num_bytes(entry):
-    return int(np.prod(entry["shape"], dtype=np.int64)) * np.dtype(entry["dtype"]).itemsize
 
 
 class Shard:

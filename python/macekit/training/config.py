@@ -21,7 +21,7 @@ class ConfigError(ValueError):
     """The user's configuration or data is wrong; the message is one sentence for them."""
 
 
-class BrokenFile(ConfigError):
+class BrokenFile(ConfigError, OSError):
     """A file is missing or cannot be read."""
 
 

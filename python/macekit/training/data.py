@@ -50,7 +50,7 @@ def _read_prepared(path, config, problems, inputs, head, weight, name, part):
     dataset = open_shards(path)
     heads, frames = dataset.heads, []
     if len(heads) > 1 and name not in heads:
-        raise ConfigError(f"{path}: the dataset has the heads {', '.join(heads)}" + (f", but no {name}." if name else "; name them under heads."))
+        raise ConfigError(f"{path}: the dataset has the heads {', '.join(heads)}" + ("; name them under heads." if name in (None, "Default") else f", but no {name}."))
     for row in range(len(dataset)) if part is None else dataset.rows(part).tolist():
         frame = dataset.frame(row)
         if len(heads) > 1 and frame["head"] != name:
