@@ -16,8 +16,8 @@ namespace macekit::balance {
 namespace {
 
 constexpr std::uint64_t method_version = 1;  // raised whenever the same options give another plan
-constexpr double giants_tolerated = 0.02;    // of an epoch's time, before steps are packed together
-constexpr int giant_window = 32, node_window = 8;
+constexpr double enough_balance = 0.99;     // of steps packed alone; less, and they are packed together
+constexpr int largest_window = 64, node_window = 8;
 
 class SizesInMemory final : public Sizes {
  public:
@@ -195,7 +195,8 @@ class BalancedSampler final : public Sampler {
       num_steps_ = (s.total.graphs + options_.step_graphs - 1) / options_.step_graphs;
       require<InputError>(num_steps_ <= smallest_stream, "step_graphs is ", options_.step_graphs, ", a node has only ", smallest_stream,
                           " structures for ", num_steps_, " steps; raise step_graphs.");
-      window_steps_ = choose_window(s);
+      set_window();
+      choose_window();
       return;
     }
     // No step may be empty: steps are not smaller than the largest structure. Its cost is at most this.
@@ -209,13 +210,18 @@ class BalancedSampler final : public Sampler {
     }
     const std::int64_t most = std::max<std::int64_t>(1, least / largest);
     num_steps_ = std::min(num_steps_, most);
-    window_steps_ = choose_window(s);
+    set_window();
     // What volume does not see: structures are not a liquid.
     while (num_steps_ < most && !samples_fit()) {
       num_steps_ = std::min(most, num_steps_ + 1 + num_steps_ / 50);
-      window_steps_ = choose_window(s);
+      set_window();
     }
-    cached_epoch_ = -1;
+    choose_window();
+  }
+
+  void set_window() {
+    const int wanted = options_.window_steps ? options_.window_steps : options_.nodes > 1 ? node_window : 1;
+    window_steps_ = static_cast<int>(std::min<std::int64_t>(wanted, num_steps_));
   }
 
   /// Steps for which atoms and edges, four standard deviations above their mean, still fit. Steps (and, in mode cost, bins) have equal
@@ -245,34 +251,47 @@ class BalancedSampler final : public Sampler {
     return steps;
   }
 
-  /// Structures larger than the mean bin make their step wait. If that costs more than 2 % of the time, steps are packed together and
-  /// bins of like size put in one step, which leaves the giants to few steps.
-  int choose_window(const Survey& s) {
-    if (options_.window_steps) return static_cast<int>(std::min<std::int64_t>(options_.window_steps, num_steps_));
-    const double bins = double(num_steps_) * options_.virtual_bins, atoms = double(s.total.atoms) / bins,
-                 edges = double(s.total.edges) / bins;
-    const int usual = options_.nodes > 1 ? node_window : 1;
-    double excess = 0;
-    const double work = cost_.atom * atoms + cost_.edge * edges + cost_.graph * double(s.total.graphs) / bins;
-    const auto over = [&](const Size& size) {
-      if (options_.mode == Mode::cost) return (cost_.atom * size.atoms + cost_.edge * size.edges + cost_.graph) / work - 1;
-      return std::max(size.atoms / atoms, edges > 0 ? size.edges / edges : 0.0) - 1;
-    };
-    if (over({s.max_atoms, s.max_edges}) > 0)
-      visit_blocks(*sizes_, options_.block_size, [&](std::int64_t, const std::vector<Size>& block) {
-        for (const Size& size : block) excess += std::max(0.0, over(size));
-      });
-    return static_cast<int>(std::min<std::int64_t>(excess > giants_tolerated * double(num_steps_) ? giant_window : usual, num_steps_));
+  /// Windows that stand for the epoch: as many as have about 100,000 structures, but 4 to 16.
+  std::set<std::int64_t> sampled_windows() const {
+    const std::int64_t items = std::max<std::int64_t>(1, sizes_->size() / num_windows());
+    const std::int64_t count = std::min(num_windows(), std::clamp<std::int64_t>(100'000 / items, 4, 16));
+    std::set<std::int64_t> windows;
+    for (std::int64_t k = 0; k < count; ++k) windows.insert(count > 1 ? k * (num_windows() - 1) / (count - 1) : 0);
+    return windows;
   }
 
   bool samples_fit() {
-    const std::int64_t last = num_windows() - 1;
-    for (std::int64_t window : std::set<std::int64_t>{0, last / 4, last / 2, last}) {
-      const auto steps = pack_window(0, window);
-      for (const Step& s : steps)
+    for (std::int64_t window : sampled_windows())
+      for (const Step& s : pack_window(0, window))
         if (s.num_bins() > options_.virtual_bins) return false;
-    }
     return true;
+  }
+
+  /// Mean over maximum of the work of bins.
+  double sampled_balance() {
+    double sum = 0, largest = 0;
+    for (std::int64_t window : sampled_windows())
+      for (const Step& s : pack_window(0, window)) {
+        double most = 0, all = 0;
+        for (const BinLoad& b : s.loads) {
+          const double work = cost_.atom * double(b.atoms) + cost_.edge * double(b.edges) + cost_.graph * double(b.graphs);
+          most = std::max(most, work), all += work;
+        }
+        sum += all / s.num_bins(), largest += most;
+      }
+    return sum / largest;
+  }
+
+  /// Structures that are large beside a bin make the others wait. Where that costs more than 1 % of the time, steps are packed together
+  /// and bins of like size put in one step, which leaves the giants to few steps.
+  void choose_window() {
+    if (options_.window_steps) return;
+    int chosen = window_steps_;
+    for (double best = sampled_balance(); best < enough_balance && window_steps_ < std::min<std::int64_t>(largest_window, num_steps_);) {
+      window_steps_ = static_cast<int>(std::min<std::int64_t>({4 * window_steps_, largest_window, num_steps_}));
+      if (const double balance = sampled_balance(); balance > best + 0.002) best = balance, chosen = window_steps_;
+    }
+    window_steps_ = chosen;
   }
 
   std::int64_t num_windows() const { return (num_steps_ + window_steps_ - 1) / window_steps_; }
@@ -299,9 +318,12 @@ class BalancedSampler final : public Sampler {
     return steps;
   }
 
-  /// total * step / num_steps without overflow.
+  /// Running cost at which a step begins: total * step / num_steps, without overflow. A step by numbers of structures takes full rows of
+  /// bins where step_graphs is one, so that bins hold equally many.
   std::int64_t share(std::int64_t total, std::int64_t step) const {
-    return total / num_steps_ * step + total % num_steps_ * step / num_steps_;
+    const std::int64_t place = total / num_steps_ * step + total % num_steps_ * step / num_steps_;
+    const int row = options_.virtual_bins / options_.nodes;
+    return step < num_steps_ && options_.step_graphs > 0 && options_.step_graphs % options_.virtual_bins == 0 ? place / row * row : place;
   }
 
   /// Packs one node's structures of a window of steps and appends the bins to the steps.

@@ -15,6 +15,7 @@ VERBS = {  # verb: what `macekit --help` says of it
     "data": "report on data before training:  macekit data check train.extxyz",
     "eval": "energies, forces and stresses of structures:  macekit eval si.mace in.extxyz -o out.extxyz",
     "show": "what a potential is:  macekit show si.mace",
+    "plan": "batches, balance, memory and time on a cluster:  macekit plan train.extxyz --r-max 5 --max-atoms 500 --ranks 8",
     "convert": "make a .mace file from mace-torch's .model:  macekit convert a.model -o a.mace",
 }
 OK, WRONG_INPUT, BROKEN_FILE, DEFECT = 0, 2, 3, 70
