@@ -189,6 +189,14 @@ TEST(Sampler, ServesSmallSets) {
     const Options o = options(bins, 40);  // two molecules a bin, and a gap that nothing fills
     check_epoch(*make_sampler(Kind::balanced, sizes_of(molecules), o), molecules, o, 0);
   }
+  const auto mixed = crystals(200, 12);  // bins hardly larger than the largest structure
+  for (int bins : {1, 2, 5}) check_epoch(*make_sampler(Kind::balanced, sizes_of(mixed), options(bins, 200)), mixed, options(bins, 200), 1);
+  for (int count = 4; count < 30; ++count) {
+    const std::vector<Size> few(molecules.begin(), molecules.begin() + count);
+    Options o = options(4, 0);
+    o.step_graphs = 4;
+    check_epoch(*make_sampler(Kind::balanced, sizes_of(few), o), few, o, 0);
+  }
   const std::vector<Size> one{{3, 4}};
   check_epoch(*make_sampler(Kind::balanced, sizes_of(one), options(1, 10)), one, options(1, 10), 0);
 }

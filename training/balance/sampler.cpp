@@ -16,7 +16,7 @@ namespace macekit::balance {
 namespace {
 
 constexpr std::uint64_t method_version = 1;  // raised whenever the same options give another plan
-constexpr double enough_balance = 0.99;     // of steps packed alone; less, and they are packed together
+constexpr double enough_balance = 0.99;      // of steps packed alone; less, and they are packed together
 constexpr int largest_window = 64, node_window = 8;
 
 class SizesInMemory final : public Sizes {
@@ -309,10 +309,20 @@ class BalancedSampler final : public Sampler {
       Stream& stream = streams_[node];
       if (epoch != shuffled_epoch_) stream.shuffle(mix(mix(options_.seed, epoch), node));
       const std::int64_t reach = stream.cost() / num_steps_ / 4;
-      const Cut from = stream.cut(share(stream.cost(), begin), reach), to = stream.cut(share(stream.cost(), end), reach);
-      std::vector<Item> items;
-      stream.take(from, to, items);
-      add_bins(items, node, place, steps);
+      const auto items = [&](std::int64_t first, std::int64_t last) {
+        const Cut from = stream.cut(share(stream.cost(), first), reach), to = stream.cut(share(stream.cost(), last), reach);
+        std::vector<Item> result;
+        stream.take(from, to, result);
+        return result;
+      };
+      std::vector<Step*> together;
+      for (std::int64_t k = 0; k < length; ++k) together.push_back(&steps[place(k)]);
+      if (length > 1 && add_bins(items(begin, end), node, 1, together)) continue;
+      for (std::int64_t k = 0; k < length; ++k) {  // each step by itself, with more rows of bins where the limits ask for them
+        const std::vector<Item> own = items(begin + k, begin + k + 1);
+        for (int rows = 1; !add_bins(own, node, rows, {&steps[k]}); ++rows)
+          require<Error>(rows * bins_of_node() < static_cast<int>(own.size()), "a structure fits no bin of its own.");
+      }
     }
     shuffled_epoch_ = epoch;
     return steps;
@@ -322,12 +332,18 @@ class BalancedSampler final : public Sampler {
   /// bins where step_graphs is one, so that bins hold equally many.
   std::int64_t share(std::int64_t total, std::int64_t step) const {
     const std::int64_t place = total / num_steps_ * step + total % num_steps_ * step / num_steps_;
-    const int row = options_.virtual_bins / options_.nodes;
-    return step < num_steps_ && options_.step_graphs > 0 && options_.step_graphs % options_.virtual_bins == 0 ? place / row * row : place;
+    const int row = bins_of_node();
+    const bool even = options_.step_graphs > 0 && options_.step_graphs % options_.virtual_bins == 0 && total / num_steps_ >= row;
+    return even && step < num_steps_ ? place / row * row : place;
   }
 
-  /// Packs one node's structures of a window of steps and appends the bins to the steps.
-  void add_bins(const std::vector<Item>& items, int node, const Permutation& place, std::vector<Step>& steps) const {
+  int bins_of_node() const { return options_.virtual_bins / options_.nodes; }
+
+  /// Packs structures of one node into bins, `rows` times its share of them a step, and appends the largest to the first step, and so on.
+  /// False, and nothing is done, if they do not fit or if bins of several steps would stay empty.
+  bool add_bins(const std::vector<Item>& items, int node, int rows, const std::vector<Step*>& steps) const {
+    const int bins_of_step = bins_of_node() * rows, num_bins = static_cast<int>(steps.size()) * bins_of_step;
+    if (steps.size() > 1 && static_cast<int>(items.size()) < num_bins) return false;
     std::vector<Load> loads;
     std::int64_t edges = 0;
     for (const Item& i : items) edges += i.size.edges;
@@ -336,15 +352,8 @@ class BalancedSampler final : public Sampler {
       const auto a = static_cast<float>(size.atoms);
       loads.push_back(options_.mode == Mode::cost ? Load{work, work} : Load{a, edges ? static_cast<float>(size.edges) : a});
     }
-    const int length = static_cast<int>(steps.size()), bins_of_node = options_.virtual_bins / options_.nodes;
-    std::vector<int> bin_of;
-    int rows = 0, num_bins = 0;
-    do {  // more rows of bins where the limits ask for them
-      require<Error>(num_bins <= static_cast<int>(items.size()), "a structure fits no bin of its own.");
-      ++rows;
-      num_bins = length * bins_of_node * rows;
-      bin_of = pack(items, loads, num_bins, caps_);
-    } while (bin_of.empty() && !items.empty());
+    const std::vector<int> bin_of = pack(items, loads, num_bins, caps_);
+    if (bin_of.empty()) return false;
     std::vector<BinLoad> bins(num_bins);
     std::vector<double> height(num_bins), second(num_bins);
     std::vector<std::int64_t> first(num_bins + 1, 0);
@@ -365,7 +374,7 @@ class BalancedSampler final : public Sampler {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return height[a] > height[b]; });
     for (int k = 0; k < num_bins; ++k) {
-      Step& step = steps[place(k / (bins_of_node * rows))];
+      Step& step = *steps[k / bins_of_step];
       const int bin = order[k];
       step.structures.insert(step.structures.end(), rows_of_bins.begin() + first[bin], rows_of_bins.begin() + first[bin + 1]);
       step.first.push_back(static_cast<std::int64_t>(step.structures.size()));
@@ -373,6 +382,7 @@ class BalancedSampler final : public Sampler {
       if (options_.nodes > 1) step.node.push_back(node);
       step.total.graphs += bins[bin].graphs, step.total.atoms += bins[bin].atoms, step.total.edges += bins[bin].edges;
     }
+    return true;
   }
 
   std::shared_ptr<const Sizes> sizes_;
