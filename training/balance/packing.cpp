@@ -20,7 +20,7 @@ constexpr int num_partners = 24;    // bins that are tried in one repair
 constexpr int num_compared = 1024;  // bins among which those are chosen
 constexpr int max_in_vain = 4;      // repairs of a step that may try all of these and find none
 constexpr int repairs_per_bin = 2;
-constexpr float tolerance = 1e-3f;     // of the mean load; noise of real step times is larger
+constexpr float tolerance = 2e-3f;     // of the mean load; noise of real step times is larger
 constexpr int buckets_per_mean = 512;  // of the queue of bins by load
 
 struct Bin {

@@ -33,7 +33,7 @@ struct Load {
 ///     inner product of loads (Panigrahy et al., Heuristics for vector bin packing, 2011). With a = b this is Graham's rule, the
 ///     emptiest bin.
 ///  2. Repair: the bin with the largest max(a, b) gives an item to, or exchanges one with, a bin of complementary load, as long
-///     as the largest load is more than 0.1 % above the mean, at most 2 times a bin.
+///     as the largest load is more than 0.2 % above the mean, at most 2 times a bin.
 ///
 /// @param items  in any order that is the same everywhere; equal items are placed in this order
 /// @param loads  of each item, positive; their scale does not matter

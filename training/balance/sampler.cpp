@@ -104,8 +104,8 @@ class BalancedSampler final : public Sampler {
     const Options& o = options_;
     for (std::uint64_t x : {method_version, std::uint64_t(s.total.graphs), std::uint64_t(o.virtual_bins), std::uint64_t(o.max_atoms),
                             std::uint64_t(o.max_edges), std::uint64_t(o.max_graphs), std::uint64_t(o.step_graphs), o.seed,
-                            std::uint64_t(o.mode), std::bit_cast<std::uint64_t>(o.cost.atom), std::bit_cast<std::uint64_t>(o.cost.edge),
-                            std::bit_cast<std::uint64_t>(o.cost.graph), std::uint64_t(o.nodes), std::uint64_t(window_steps_),
+                            std::uint64_t(o.mode), std::bit_cast<std::uint64_t>(cost_.atom), std::bit_cast<std::uint64_t>(cost_.edge),
+                            std::bit_cast<std::uint64_t>(cost_.graph), std::uint64_t(o.nodes), std::uint64_t(window_steps_),
                             std::uint64_t(o.block_size), std::uint64_t(o.window_blocks), std::uint64_t(num_steps_)})
       hash_ = mix(hash_, x);
   }
@@ -196,7 +196,7 @@ class BalancedSampler final : public Sampler {
       require<InputError>(num_steps_ <= smallest_stream, "step_graphs is ", options_.step_graphs, ", a node has only ", smallest_stream,
                           " structures for ", num_steps_, " steps; raise step_graphs.");
       set_window();
-      choose_window();
+      choose_window(sample().balance);
       return;
     }
     // No step may be empty: steps are not smaller than the largest structure. Its cost is at most this.
@@ -212,11 +212,13 @@ class BalancedSampler final : public Sampler {
     num_steps_ = std::min(num_steps_, most);
     set_window();
     // What volume does not see: structures are not a liquid.
-    while (num_steps_ < most && !samples_fit()) {
+    Sample now = sample();
+    while (num_steps_ < most && !now.fits) {
       num_steps_ = std::min(most, num_steps_ + 1 + num_steps_ / 50);
       set_window();
+      now = sample();
     }
-    choose_window();
+    choose_window(now.balance);
   }
 
   void set_window() {
@@ -260,15 +262,12 @@ class BalancedSampler final : public Sampler {
     return windows;
   }
 
-  bool samples_fit() {
-    for (std::int64_t window : sampled_windows())
-      for (const Step& s : pack_window(0, window))
-        if (s.num_bins() > options_.virtual_bins) return false;
-    return true;
-  }
-
-  /// Mean over maximum of the work of bins.
-  double sampled_balance() {
+  struct Sample {
+    bool fits = true;    // in one row of bins
+    double balance = 1;  // mean over maximum of the work of bins
+  };
+  Sample sample() {
+    Sample result;
     double sum = 0, largest = 0;
     for (std::int64_t window : sampled_windows())
       for (const Step& s : pack_window(0, window)) {
@@ -278,18 +277,20 @@ class BalancedSampler final : public Sampler {
           most = std::max(most, work), all += work;
         }
         sum += all / s.num_bins(), largest += most;
+        if (s.num_bins() > options_.virtual_bins) result.fits = false;
       }
-    return sum / largest;
+    result.balance = sum / largest;
+    return result;
   }
 
   /// Structures that are large beside a bin make the others wait. Where that costs more than 1 % of the time, steps are packed together
   /// and bins of like size put in one step, which leaves the giants to few steps.
-  void choose_window() {
+  void choose_window(double best) {
     if (options_.window_steps) return;
     int chosen = window_steps_;
-    for (double best = sampled_balance(); best < enough_balance && window_steps_ < std::min<std::int64_t>(largest_window, num_steps_);) {
+    while (best < enough_balance && window_steps_ < std::min<std::int64_t>(largest_window, num_steps_)) {
       window_steps_ = static_cast<int>(std::min<std::int64_t>({4 * window_steps_, largest_window, num_steps_}));
-      if (const double balance = sampled_balance(); balance > best + 0.002) best = balance, chosen = window_steps_;
+      if (const double balance = sample().balance; balance > best + 0.002) best = balance, chosen = window_steps_;
     }
     window_steps_ = chosen;
   }
