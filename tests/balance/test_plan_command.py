@@ -110,6 +110,7 @@ def test_measured_times_and_memory_set_limits(tmp_path, capsys):
         (["mptrj", "--times", "empty.json"], 2, "lacks 'bins'"),
         (["broken.json", "--max-atoms", "9"], 3, "cannot be read"),
         (["empty.json", "--max-atoms", "9"], 2, "has no num_atoms"),
+        (["empty.json", "--max-atoms", "9", "--r-max", "4"], 2, "counted already"),
         (["in.extxyz", "--max-atoms", "9"], 2, "--r-max"),
         (["in.extxyz", "--r-max", "4"], 2, "how large is a bin"),
         (["in.extxyz", "--r-max", "-4", "--max-atoms", "9"], 2, "r_max is -4"),

@@ -55,6 +55,8 @@ def sizes_of(path, r_max=None) -> Sizes:
     anything else         structures that ASE reads; edges are counted within r_max (Angstrom)
     """
     path = Path(path)
+    if r_max is not None and (path.is_dir() or path.suffix in (".json", ".npz")):
+        raise ValueError(f"{path}: edges are counted already; leave --r-max out")
     if path.is_dir():
         return _prepared(path)
     if not path.is_file():
