@@ -160,6 +160,8 @@ TEST(Sampler, VisitsEveryStructureOnceAndKeepsLimits) {
   cases.back().max_edges = 20000, cases.back().max_graphs = 18;
   cases.push_back(options(16, 400));
   cases.back().mode = Mode::cost, cases.back().cost = {1, 0.03, 2};
+  cases.push_back(options(16, 400));
+  cases.back().mode = Mode::cost, cases.back().cost = {0, 1, 0};  // structures without edges cost nothing
   cases.push_back(options(8, 0));
   cases.back().step_graphs = 100;
   cases.push_back(options(16, 400));
@@ -301,6 +303,9 @@ TEST(Sampler, RefusesWithASentence) {
   EXPECT_NE(message(good, o).find("nodes must divide"), std::string::npos);
   o.nodes = 2;
   EXPECT_NE(message(good, o).find("block_size smaller"), std::string::npos);
+  o = options(1, 30);
+  o.mode = Mode::cost, o.cost = {0, 1, 0};
+  EXPECT_NE(message({{1, 0}, {1, 0}}, o).find("counts edges only"), std::string::npos);
   EXPECT_THROW(kind_of("best"), InputError);
   EXPECT_THROW(make_sampler(Kind::balanced, sizes_of(good), options(1, 30))->step(0, 5), InputError);
 }

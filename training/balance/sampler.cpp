@@ -140,9 +140,10 @@ class BalancedSampler final : public Sampler {
     require<InputError>(std::int64_t{o.block_size} * o.window_blocks < (std::int64_t{1} << 32), "block_size times window_blocks is ",
                         std::int64_t{o.block_size} * o.window_blocks, ", it must be less than 2^32.");
     const Cost& c = o.cost;
-    require<InputError>(c.atom >= 0 && c.edge >= 0 && c.graph >= 0 && std::isfinite(c.atom + c.edge + c.graph) && c.atom + c.graph > 0,
-                        "the cost of an atom, edge and graph is ", c.atom, ", ", c.edge, ", ", c.graph,
-                        "; they must not be negative, and those of atom or graph must be positive.");
+    require<InputError>(
+        c.atom >= 0 && c.edge >= 0 && c.graph >= 0 && std::isfinite(c.atom + c.edge + c.graph) && c.atom + c.edge + c.graph > 0,
+        "the cost of an atom, edge and graph is ", c.atom, ", ", c.edge, ", ", c.graph,
+        "; they must not be negative, and one must be positive.");
   }
 
   void choose_weights(const Survey& s) {
@@ -153,6 +154,7 @@ class BalancedSampler final : public Sampler {
     const Cost running = options_.step_graphs ? Cost{0, 0, 1} : cost_;  // a step by its number of structures, or by its work
     const double total =
         running.atom * double(s.total.atoms) + running.edge * double(s.total.edges) + running.graph * double(s.total.graphs);
+    require<InputError>(total > 0, "the cost counts edges only, and no structure has any; give an atom or a structure a cost.");
     const double scale = std::ldexp(1.0, 60) / total;  // sums stay below 2^61
     weights_ = {std::llround(running.atom * scale), std::llround(running.edge * scale), std::llround(running.graph * scale)};
     if (options_.step_graphs) weights_.graph = 1;  // exact
