@@ -144,23 +144,4 @@ Batch Dataset::batch(const std::vector<int>& rows) const {
   return b;
 }
 
-std::vector<int> permutation(std::uint64_t seed, std::uint64_t epoch, int size) {
-  // SplitMix64 (Steele, Lea, Flood 2014), keyed by seed and epoch.
-  std::uint64_t state = seed * 0x9e3779b97f4a7c15u + epoch * 0xd1b54a32d192ed03u + 0x2545f4914f6cdd1du;
-  const auto next = [&state] {
-    std::uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  };
-  std::vector<int> order(size);
-  std::iota(order.begin(), order.end(), 0);
-  for (int i = size - 1; i > 0; --i) {
-    // The high half of a 64 x 32 bit product: uniform to 2^-32, more than an order of frames can show.
-    const auto j = static_cast<int>(((next() >> 32) * static_cast<std::uint64_t>(i + 1)) >> 32);
-    std::swap(order[i], order[j]);
-  }
-  return order;
-}
-
 }  // namespace macekit::training

@@ -36,6 +36,8 @@ class Dataset {
   int size() const { return static_cast<int>(frames_.size()); }
   const Frame& frame(int i) const { return frames_.at(i); }
   const GraphData& graph(int i) const { return graphs_.at(i); }
+  int num_atoms(int i) const { return static_cast<int>(frames_.at(i).atomic_numbers.size()); }
+  int num_edges(int i) const { return static_cast<int>(graphs_.at(i).sender.size()); }
   const std::vector<int>& atomic_numbers() const { return atomic_numbers_; }
   double r_max() const { return r_max_; }
   Batch batch(const std::vector<int>& frames) const;
@@ -46,9 +48,5 @@ class Dataset {
   std::vector<Frame> frames_;
   std::vector<GraphData> graphs_;
 };
-
-/// The order in which epoch `epoch` visits `size` frames: a Fisher-Yates shuffle whose random numbers depend on seed and
-/// epoch only, so that any epoch can be entered at any place. The same on every platform.
-std::vector<int> permutation(std::uint64_t seed, std::uint64_t epoch, int size);
 
 }  // namespace macekit::training

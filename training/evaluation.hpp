@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "training/loss.hpp"
+#include "training/ranks.hpp"
 
 namespace macekit::training {
 
@@ -16,7 +17,7 @@ struct Errors {
   double stress_rmse = 0, stress_mae = 0;    ///< eV/Angstrom^3, per component
   double virials_rmse = 0, virials_mae = 0;  ///< eV/atom, per component
   std::vector<double> head_losses;           ///< loss of each head's frames as one batch; NaN for a head without frames
-  bool complete = true;                      ///< false if `stop` ended it early
+  int signal = 0;                            ///< what `stop` said on some rank to end it early; the rest is then empty
 };
 
 /// Predicted labels of every frame of a dataset, concatenated.
@@ -27,9 +28,10 @@ struct Predictions {
   std::vector<double> virials;  ///< [frames][9] eV; NaN where the frame has no virials label
 };
 
-/// Evaluates `data` head by head, `batch_size` frames at a time. `stop` is asked between batches.
+/// Evaluates `data` head by head, `batch_size` frames at a time; ranks share the batches. `stop` is asked between batches and says 0 to
+/// go on. The same bits on any number of ranks.
 Errors validate(Model& model, const torch::Tensor& flat, const Dataset& data, const Loss& loss, int batch_size,
-                const std::function<bool()>& stop);
+                const std::function<int()>& stop, const Ranks& ranks);
 Predictions predict_all(Model& model, const torch::Tensor& flat, const Dataset& data, int batch_size);
 
 }  // namespace macekit::training

@@ -8,14 +8,9 @@
 
 namespace macekit::training {
 
-/// One term of a loss: weight times sum / count. Sums and counts are kept apart, so that batches can be joined (validation,
-/// many ranks) without weighting small batches too much.
-struct LossTerm {
-  double weight;
-  torch::Tensor sum;  ///< 0-d double
-  double count;
-};
-using LossTerms = std::vector<LossTerm>;
+/// The sum of each term of a loss over a batch, 0-d double. A loss is sum_k weight_k sum_k / count_k, where sum and count run over all
+/// batches together (the bins of a step, a validation set), so that small batches do not weigh too much.
+using LossSums = std::vector<torch::Tensor>;
 
 /// The losses of mace-torch, G graphs with n atoms, N atoms in all, w the frame's weight, wE, wF, wS, wV those of its labels;
 /// mean is over graphs, force components, or components of stress. H_d is Huber's function with delta = huber_delta.
@@ -31,16 +26,15 @@ class Loss {
  public:
   /// @throws InputError  unknown name (with the nearest one)
   explicit Loss(LossSettings settings);
-  bool needs_stress() const { return needs_stress_; }  ///< or virials
-  LossTerms terms(const Prediction& prediction, const Batch& batch) const { return terms_(prediction, batch, settings_); }
-  static torch::Tensor total(const LossTerms& terms);
-  /// sums += terms
-  static void join(LossTerms& sums, const LossTerms& terms);
+  bool needs_stress() const;  ///< or virials
+  LossSums sums(const Prediction& prediction, const Batch& batch) const;
+  /// weight_k / count_k for so many structures and atoms; 0 where there are none.
+  std::vector<double> factors(std::int64_t num_graphs, std::int64_t num_atoms) const;
+  struct Kind;
 
  private:
   LossSettings settings_;
-  LossTerms (*terms_)(const Prediction&, const Batch&, const LossSettings&);
-  bool needs_stress_;
+  const Kind* kind_ = nullptr;
 };
 
 }  // namespace macekit::training

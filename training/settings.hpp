@@ -20,7 +20,10 @@ struct LossSettings {
 /// Everything the engine needs to know of one training, except data and model. Names are those of mace_run_train.
 struct Settings {
   LossSettings loss;
-  int batch_size = 10;
+  int batch_size = 10;  ///< structures of one optimiser step, on all ranks together
+  int bins = 0;         ///< parts of a step that are computed one by one, on one rank or many; 0: as many as ranks
+  std::int64_t bin_atoms = 0, bin_edges = 0;  ///< the most that a bin may hold, more bins where needed; 0: no limit
+  bool deterministic = false;  ///< the same bits on any number of ranks that share the same bins; costs memory and messages
   int valid_batch_size = 10;
   bool shuffle = true;
   std::uint64_t seed = 123;

@@ -7,7 +7,10 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <map>
+#include <new>
 #include <numeric>
+#include <utility>
 
 #include "kernels/error.hpp"
 
@@ -33,7 +36,8 @@ class Interrupt {
   ~Interrupt() {
     for (std::size_t k = 0; k < std::size(signals); ++k) sigaction(signals[k], &before_[k], nullptr);
   }
-  static bool arrived() { return received_signal != 0; }
+  /// The signal that came, 0 for none.
+  static int number() { return received_signal; }
 
  private:
   static constexpr int signals[] = {SIGTERM, SIGINT};
@@ -49,8 +53,7 @@ class Clock {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-Outcome interrupted(bool saved) {
-  const int signal = received_signal;
+Outcome interrupted(int signal, bool saved) {
   const std::string name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
   return {
       Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
@@ -83,7 +86,7 @@ std::vector<Parameter> decay_groups(const Model& model, const Dataset& data) {
 bool StepResult::finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
 
 Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> train, std::shared_ptr<const Dataset> valid,
-                 Settings settings, std::string identity)
+                 Settings settings, std::string identity, Ranks ranks)
     : model_(std::move(model)),
       train_(std::move(train)),
       valid_(std::move(valid)),
@@ -93,7 +96,8 @@ Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> tr
       schedule_(settings_),
       loss_one_(settings_.loss),
       loss_two_(settings_.stage_two),
-      checkpoints_(settings_.checkpoint_folder, settings_.name) {
+      checkpoints_(settings_.checkpoint_folder, settings_.name),
+      ranks_(std::move(ranks)) {
   require<InputError>(train_->size() > 0, "training: the training set is empty.");
   const int num_heads = model_->hyperparameters().num_heads();
   for (const Dataset* data : {train_.get(), valid_.get()})
@@ -102,26 +106,91 @@ Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> tr
       require<InputError>(frame.head >= 0 && frame.head < num_heads, frame.source, ": belongs to head ", frame.head, ", the potential has ",
                           num_heads, ".");
     }
+  batches_ = make_batches(*train_, settings_, ranks_.size());
+  ranks_.require_same("training plan (structures, their sizes, batch_size, bins, seed)", batches_->hash());
 }
 
-std::pair<double, torch::Tensor> Trainer::gradient(const std::vector<int>& frames) {
-  const Batch batch = train_->batch(frames);
-  const torch::Tensor trained = model_->trained().detach().requires_grad_();
-  const Prediction prediction = predict(*model_, model_->weights(trained), batch, true, loss().needs_stress());
-  const torch::Tensor value = Loss::total(loss().terms(prediction, batch));
-  torch::Tensor gradient = torch::autograd::grad({value}, {trained})[0].contiguous();
-  optimizer_.drop_frozen(gradient);
-  return {value.item<double>(), gradient};
+std::pair<double, torch::Tensor> Trainer::gradient_of_bin(std::span<const std::int64_t> rows, const std::vector<double>& factors) {
+  std::int64_t atoms = 0;
+  for (std::int64_t row : rows) atoms += train_->num_atoms(static_cast<int>(row));
+  if (atoms <= most_atoms_ || rows.size() == 1) {
+    try {
+      const Batch batch = train_->batch({rows.begin(), rows.end()});
+      const torch::Tensor trained = model_->trained().detach().requires_grad_();
+      const Prediction prediction = predict(*model_, model_->weights(trained), batch, true, loss().needs_stress());
+      const LossSums sums = loss().sums(prediction, batch);
+      torch::Tensor value = factors[0] * sums[0];
+      for (std::size_t k = 1; k < sums.size(); ++k) value = value + factors[k] * sums[k];
+      return {value.item<double>(), torch::autograd::grad({value}, {trained})[0].contiguous()};
+    } catch (const std::bad_alloc&) {
+      require<InputError>(rows.size() > 1, train_->frame(static_cast<int>(rows[0])).source, ": there is not enough memory for this structure of ", atoms, " atoms.");
+      most_atoms_ = std::min(most_atoms_, atoms * 9 / 10);
+      notes_.push_back("memory ran out at a bin of " + std::to_string(atoms) + " atoms: it was split, as are those of more than " + std::to_string(most_atoms_) +
+                       " from now on. bin_atoms below that avoids it.");
+    }
+  }
+  auto [loss, sum] = gradient_of_bin(rows.first(rows.size() / 2), factors);
+  const auto [other_loss, other] = gradient_of_bin(rows.subspan(rows.size() / 2), factors);
+  return {loss + other_loss, sum.add_(other)};
 }
 
-StepResult Trainer::step(const std::vector<int>& frames) {
-  const auto [loss, gradient] = this->gradient(frames);
+std::pair<double, torch::Tensor> Trainer::gradient(const balance::Step& step) {
+  const std::vector<double> factors = loss().factors(step.total.graphs, step.total.atoms);
+  std::vector<std::vector<int>> bins_of_rank = balance::assign_bins(step, ranks_.size());
+  for (std::vector<int>& bins : bins_of_rank) std::sort(bins.begin(), bins.end());
+  const std::vector<int>& mine = bins_of_rank[ranks_.rank()];
+
+  // Losses of bins and signals of ranks travel together; of each number all ranks but one give zero, so that the sum is exact.
+  const int num_bins = step.num_bins();
+  torch::Tensor facts = torch::zeros({num_bins + ranks_.size()}, torch::kFloat64);
+  double* fact = facts.data_ptr<double>();
+  torch::Tensor sum;
+  std::vector<torch::Tensor> apart;  // in deterministic mode
+  const bool together = !settings_.deterministic || ranks_.alone();
+  for (int k : mine) {
+    if (step.loads[k].graphs == 0) continue;
+    auto [loss, gradient] = gradient_of_bin(step.bin(k), factors);
+    fact[k] = loss;
+    if (!together) apart.push_back(gradient);
+    else if (sum.defined()) sum.add_(gradient);
+    else sum = gradient;
+  }
+  const torch::Tensor zero = torch::zeros_like(model_->trained().detach());
+  fact[num_bins + ranks_.rank()] = Interrupt::number();
+  ranks_.sum(facts);
+  if (together) {
+    if (!sum.defined()) sum = zero;
+    ranks_.sum(sum);
+  } else {
+    // Every rank sums the gradients of all bins in the order of bins.
+    std::size_t most = 0;
+    for (const auto& bins : bins_of_rank) most = std::max(most, bins.size());
+    std::map<int, torch::Tensor> of_bin;
+    for (std::size_t turn = 0; turn < most; ++turn) {
+      const std::vector<torch::Tensor> all = ranks_.gather(turn < apart.size() ? apart[turn] : zero);
+      for (int r = 0; r < ranks_.size(); ++r)
+        if (turn < bins_of_rank[r].size()) of_bin[bins_of_rank[r][turn]] = all[r];
+    }
+    for (const auto& [k, gradient] : of_bin) {
+      if (step.loads[k].graphs == 0) continue;
+      if (sum.defined()) sum.add_(gradient);
+      else sum = gradient.clone();
+    }
+  }
+  signal_ = static_cast<int>(*std::max_element(fact + num_bins, fact + num_bins + ranks_.size()));
+  optimizer_.drop_frozen(sum);
+  return {std::accumulate(fact, fact + num_bins, 0.0), sum};
+}
+
+StepResult Trainer::step(const balance::Step& step) {
+  const auto [loss, gradient] = this->gradient(step);
   const StepResult result{loss, Optimizer::norm(gradient)};
   if (result.finite()) optimizer_.step(gradient, result.grad_norm, lr());
   return result;
 }
 
 void Trainer::save() const {
+  if (ranks_.rank() > 0) return;
   const TensorFile file = make_checkpoint(*model_, optimizer_, schedule_, state_, identity_);
   checkpoints_.save(file, optimizer_.num_steps, model_->precision() == Precision::float32);
 }
@@ -131,14 +200,15 @@ bool Trainer::restore(const Reporter& report) {
     try {
       restore_checkpoint(read_safetensors(path), path, *model_, optimizer_, schedule_, state_, identity_);
       restored_ = true;
-      return true;
+      break;
     } catch (const FileError& error) {
       Report warning{Report::Kind::warning};
       warning.message = std::string("checkpoint skipped: ") + error.what();
       if (report) report(warning);
     }
   }
-  return false;
+  ranks_.require_same("checkpoint", restored_ ? optimizer_.num_steps : -1);
+  return restored_;
 }
 
 void Trainer::enter_stage_two(const Reporter& report) {
@@ -181,17 +251,18 @@ Outcome Trainer::fit(const Reporter& report) {
 }
 
 bool Trainer::train_epoch(const Reporter& report, Outcome& outcome) {
-  const int size = train_->size();
-  std::vector<int> order(size);
-  std::iota(order.begin(), order.end(), 0);
-  if (settings_.shuffle) order = permutation(settings_.seed, state_.epoch, size);
+  const std::int64_t num_steps = batches_->num_steps(state_.epoch);
   Clock since_checkpoint;
-  while (state_.position < num_batches()) {
-    const auto begin = order.begin() + state_.position * settings_.batch_size;
-    const auto end = order.begin() + std::min<std::int64_t>(size, (state_.position + 1) * settings_.batch_size);
-    const std::vector<int> frames(begin, end);
+  while (state_.position < num_steps) {
+    const balance::Step step = batches_->step(state_.epoch, state_.position);
+    const std::vector<int> frames(step.structures.begin(), step.structures.end());
     const double lr_used = lr();
-    const StepResult result = step(frames);
+    const StepResult result = this->step(step);
+    for (const std::string& note : std::exchange(notes_, {})) {
+      Report warning{Report::Kind::warning};
+      warning.message = note;
+      if (report) report(warning);
+    }
     if (!result.finite()) {
       outcome.kind = Outcome::Kind::diverged;
       outcome.frames = frames;
@@ -204,13 +275,14 @@ bool Trainer::train_epoch(const Reporter& report, Outcome& outcome) {
     state_.loss_sum += result.loss;
     if (report) {
       Report done{Report::Kind::step};
-      done.epoch = state_.epoch, done.position = state_.position, done.num_batches = num_batches(), done.num_steps = optimizer_.num_steps;
+      done.epoch = state_.epoch, done.position = state_.position, done.num_batches = num_steps, done.num_steps = optimizer_.num_steps;
       done.lr = lr_used, done.loss = result.loss, done.grad_norm = result.grad_norm, done.frames = &frames;
       report(done);
     }
-    if (Interrupt::arrived()) {
+    if (ranks_.alone()) signal_ = Interrupt::number();
+    if (signal_) {
       save();
-      outcome = interrupted(true);
+      outcome = interrupted(signal_, true);
       return false;
     }
     if (since_checkpoint.seconds() > 60 * settings_.checkpoint_minutes) {
@@ -226,10 +298,10 @@ bool Trainer::validate_epoch(const Reporter& report, Outcome& outcome, double se
   const bool initial = optimizer_.num_steps == 0 && state_.position == 0;
   const Clock clock;
   const Errors errors =
-      validate(*model_, model_->weights(optimizer_.averaged()), *valid_, loss(), settings_.valid_batch_size, Interrupt::arrived);
-  if (!errors.complete) {
+      validate(*model_, model_->weights(optimizer_.averaged()), *valid_, loss(), settings_.valid_batch_size, Interrupt::number, ranks_);
+  if (errors.signal) {
     if (!initial) save();
-    outcome = interrupted(!initial);
+    outcome = interrupted(errors.signal, !initial);
     return false;
   }
   if (!std::isfinite(errors.loss)) {
@@ -240,7 +312,7 @@ bool Trainer::validate_epoch(const Reporter& report, Outcome& outcome, double se
   }
   Report done{Report::Kind::validation};
   done.epoch = initial ? -1 : state_.epoch, done.num_steps = optimizer_.num_steps, done.lr = lr(), done.errors = errors;
-  done.num_batches = num_batches(), done.loss = state_.position > 0 ? state_.loss_sum / static_cast<double>(state_.position) : 0;
+  done.num_batches = batches_->num_steps(0), done.loss = state_.position > 0 ? state_.loss_sum / static_cast<double>(state_.position) : 0;
   done.seconds = seconds + clock.seconds();
   if (!initial) {
     state_.valid_loss = errors.loss;
@@ -253,8 +325,10 @@ bool Trainer::validate_epoch(const Reporter& report, Outcome& outcome, double se
     if (!state_.stage_two) schedule_.step(errors.loss);
     const TensorFile file = make_checkpoint(*model_, optimizer_, schedule_, state_, identity_);
     const bool single = model_->precision() == Precision::float32;
-    if (done.improved) checkpoints_.save_best(file, state_.stage_two, single);
-    checkpoints_.save(file, optimizer_.num_steps, single);
+    if (ranks_.rank() == 0) {
+      if (done.improved) checkpoints_.save_best(file, state_.stage_two, single);
+      checkpoints_.save(file, optimizer_.num_steps, single);
+    }
   }
   if (report) report(done);
   return true;

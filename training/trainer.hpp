@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <functional>
+#include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "training/batches.hpp"
 #include "training/checkpoint.hpp"
 #include "training/evaluation.hpp"
+#include "training/ranks.hpp"
 
 namespace macekit::training {
 
@@ -45,30 +49,37 @@ struct StepResult {
 
 /// Trains a model: the epoch loop of mace-torch (validation, schedule, best checkpoint, patience, stage two), with a patience
 /// that does stop, a validation loss that is the loss of the whole set, and checkpoints from which it continues exactly.
+///
+/// Ranks share the bins of each step and sum their gradients; every rank holds all weights and makes the same update. Which structures
+/// a step sees does not depend on the number of ranks. All ranks call the same functions in the same order.
 class Trainer {
  public:
   /// @param identity  JSON object of the configuration keys that a continuation must not change
   Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> train, std::shared_ptr<const Dataset> valid, Settings settings,
-          std::string identity);
+          std::string identity, Ranks ranks = {});
 
-  /// Loss of the frames as one batch, and its gradient with respect to what is trained; zero for frozen weights.
-  std::pair<double, torch::Tensor> gradient(const std::vector<int>& frames);
+  /// Loss of the structures of a step as one batch, and its gradient with respect to what is trained; zero for frozen weights.
+  std::pair<double, torch::Tensor> gradient(const balance::Step& step);
   /// One optimiser step. If loss or gradient are not finite nothing changes.
-  StepResult step(const std::vector<int>& frames);
+  StepResult step(const balance::Step& step);
   /// Continues from the newest checkpoint that is intact; false if there is none. Damaged ones become warnings.
   bool restore(const Reporter& report);
   /// Trains to the end. SIGTERM and SIGINT let the current step finish, write a checkpoint and return; a second signal kills.
   Outcome fit(const Reporter& report);
-  /// Writes a checkpoint.
+  /// Writes a checkpoint, if this is rank 0.
   void save() const;
 
   Model& model() { return *model_; }
+  const Dataset& training_set() const { return *train_; }
+  balance::Sampler& batches() { return *batches_; }
+  const Ranks& ranks() const { return ranks_; }
   const Optimizer& optimizer() const { return optimizer_; }
   const State& state() const { return state_; }
   double lr() const { return state_.stage_two ? settings_.stage_two_lr : schedule_.lr; }
   const CheckpointFolder& checkpoints() const { return checkpoints_; }
 
  private:
+  std::pair<double, torch::Tensor> gradient_of_bin(std::span<const std::int64_t> rows, const std::vector<double>& factors);
   bool train_epoch(const Reporter& report, Outcome& outcome);
   bool validate_epoch(const Reporter& report, Outcome& outcome, double seconds);
   void enter_stage_two(const Reporter& report);
@@ -82,9 +93,13 @@ class Trainer {
   Loss loss_one_, loss_two_;
   CheckpointFolder checkpoints_;
   State state_;
+  Ranks ranks_;
+  std::unique_ptr<balance::Sampler> batches_;
+  std::int64_t most_atoms_ = std::numeric_limits<std::int64_t>::max();  ///< of a bin, after memory ran out once
+  std::vector<std::string> notes_;                                      ///< for the next report
+  int signal_ = 0;  ///< that a rank received before the end of the last step
   bool restored_ = false;
   const Loss& loss() const { return state_.stage_two ? loss_two_ : loss_one_; }
-  int num_batches() const { return (train_->size() + settings_.batch_size - 1) / settings_.batch_size; }
 };
 
 }  // namespace macekit::training

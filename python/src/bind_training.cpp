@@ -16,6 +16,8 @@
 #include "training/statistics.hpp"
 #include "training/trainer.hpp"
 
+PYBIND11_DECLARE_HOLDER_TYPE(T, c10::intrusive_ptr<T>, true)  // torch's process groups
+
 namespace py = pybind11;
 using namespace macekit;
 using namespace macekit::training;
@@ -65,6 +67,13 @@ void set_parameters(const std::vector<Parameter>& parameters, torch::Tensor& tar
 Precision precision_of(const std::string& dtype) {
   require<InputError>(dtype == "float32" || dtype == "float64", "default_dtype: unknown value ", dtype, ". Known: float32, float64.");
   return dtype == "float64" ? Precision::float64 : Precision::float32;
+}
+
+/// Rows of one bin, or of each of several.
+std::vector<std::vector<int>> bins_of(const py::object& frames) {
+  const auto list = frames.cast<py::list>();
+  if (!list.empty() && !py::isinstance<py::int_>(list[0]) && py::isinstance<py::sequence>(list[0])) return frames.cast<std::vector<std::vector<int>>>();
+  return {frames.cast<std::vector<int>>()};
 }
 
 Frame make_frame(const Integers& atomic_numbers, const py::object& positions, const py::object& cell, std::array<bool, 3> pbc,
@@ -243,30 +252,59 @@ PYBIND11_MODULE(_training, m) {
       .def("verify", &Shards::verify)
       .def("frame", [](const Shards& shards, std::int64_t i) { return to_dict(shards.frame(i)); }, "the keyword arguments of Dataset.add");
 
+  py::class_<Ranks>(m, "Ranks", "The processes that train together.")
+      .def(py::init<>())
+      .def(py::init([](const py::object& group) { return Ranks(group.cast<c10::intrusive_ptr<c10d::ProcessGroup>>()); }), py::arg("group"),
+           "of a torch.distributed.ProcessGroup")
+      .def_property_readonly("rank", &Ranks::rank)
+      .def_property_readonly("size", &Ranks::size)
+      .def("agree", &Ranks::agree, py::arg("failure"), py::call_guard<py::gil_scoped_release>(),
+           "raises on all ranks the failure of the lowest rank that has one")
+      .def("require_same", &Ranks::require_same, py::arg("what"), py::arg("value"), py::call_guard<py::gil_scoped_release>());
+
   py::class_<Trainer>(m, "Trainer", "Trains a model on a dataset.")
       .def(py::init([](std::shared_ptr<Model> model, std::shared_ptr<Dataset> train, std::shared_ptr<Dataset> valid,
-                       const std::string& settings, const std::string& identity) {
-             return std::make_unique<Trainer>(std::move(model), std::move(train), std::move(valid), settings_from_json(settings), identity);
+                       const std::string& settings, const std::string& identity, const Ranks& ranks) {
+             const py::gil_scoped_release free;
+             return std::make_unique<Trainer>(std::move(model), std::move(train), std::move(valid), settings_from_json(settings), identity,
+                                              ranks);
            }),
-           py::arg("model"), py::arg("train"), py::arg("valid"), py::arg("settings") = "{}", py::arg("identity") = "{}")
-      .def("gradient",
-           [](Trainer& t, const std::vector<int>& frames) {
-             std::pair<double, torch::Tensor> result;
-             {
-               const py::gil_scoped_release free;
-               result = t.gradient(frames);
-             }
-             return py::make_tuple(result.first, named(t.model().trained_parameters(), result.second));
-           })
-      .def("step",
-           [](Trainer& t, const std::vector<int>& frames) {
-             StepResult result;
-             {
-               const py::gil_scoped_release free;
-               result = t.step(frames);
-             }
-             return py::make_tuple(result.loss, result.grad_norm);
-           })
+           py::arg("model"), py::arg("train"), py::arg("valid"), py::arg("settings") = "{}", py::arg("identity") = "{}",
+           py::arg("ranks") = Ranks())
+      .def(
+          "gradient",
+          [](Trainer& t, const py::object& frames) {
+            std::pair<double, torch::Tensor> result;
+            const balance::Step step = make_step(t.training_set(), bins_of(frames));
+            {
+              const py::gil_scoped_release free;
+              result = t.gradient(step);
+            }
+            return py::make_tuple(result.first, named(t.model().trained_parameters(), result.second));
+          },
+          py::arg("frames"), "loss and gradients by name of the frames as one batch; frames: rows, or a list of rows for each bin")
+      .def(
+          "step",
+          [](Trainer& t, const py::object& frames) {
+            StepResult result;
+            const balance::Step step = make_step(t.training_set(), bins_of(frames));
+            {
+              const py::gil_scoped_release free;
+              result = t.step(step);
+            }
+            return py::make_tuple(result.loss, result.grad_norm);
+          },
+          py::arg("frames"), "one optimiser step; frames: rows, or a list of rows for each bin")
+      .def(
+          "batch",
+          [](Trainer& t, std::int64_t epoch, std::int64_t position) {
+            const balance::Step step = t.batches().step(epoch, position);
+            std::vector<std::vector<std::int64_t>> bins;
+            for (int k = 0; k < step.num_bins(); ++k) bins.emplace_back(step.bin(k).begin(), step.bin(k).end());
+            return bins;
+          },
+          py::arg("epoch"), py::arg("position"), "rows of each bin of a step")
+      .def("num_batches", [](Trainer& t, std::int64_t epoch) { return t.batches().num_steps(epoch); }, py::arg("epoch") = 0)
       .def(
           "restore", [](Trainer& t, const py::object& callback) { return t.restore(reporter(callback)); }, py::arg("report") = py::none())
       .def(
@@ -302,7 +340,6 @@ PYBIND11_MODULE(_training, m) {
       .def_property_readonly("best_epoch", [](const Trainer& t) { return t.state().best_epoch; })
       .def_property_readonly("stage_two", [](const Trainer& t) { return t.state().stage_two; });
 
-  m.def("permutation", &permutation, py::arg("seed"), py::arg("epoch"), py::arg("size"));
   m.def("nearest", [](const std::string& word, const std::vector<std::string>& known) { return nearest(word, known); });
   m.def("mean_neighbors", &mean_neighbors);
   m.def("fit_atomic_energies", &fit_atomic_energies, py::arg("data"), py::arg("known"), py::arg("head") = 0);

@@ -33,10 +33,10 @@ class Log:
 class Screen:
     """Messages, bar and table. On a terminal by way of rich; plain lines in a log file."""
 
-    def __init__(self):
+    def __init__(self, quiet=False):
         import rich.console
 
-        self.console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+        self.console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
         self._bar = self._task = None
         self._last_line = 0.0
 

@@ -10,7 +10,7 @@ import traceback
 import numpy as np
 
 from . import config as configuration
-from . import data, engine, errors, foundation, plots
+from . import data, engine, errors, foundation, plots, ranks
 from .config import ConfigError
 from .progress import Log, Screen
 
@@ -31,8 +31,13 @@ def run(argv):
 
 
 def report_error(error):
-    """One sentence for the user's errors, a trace for ours. Returns the exit code."""
-    kind = type(error).__name__
+    """One sentence for the user's errors, a trace for ours. Returns the exit code. Ranks fail together, so that one of them speaks."""
+    kind, here = type(error).__name__, ranks.place()
+    if here.size > 1 and isinstance(error, RuntimeError) and ranks.lost(error):
+        print(f"macekit train: rank {here.rank} of {here.size} lost another rank, which died or no longer answers; the last checkpoint is untouched. Continue with --restart auto.", file=sys.stderr)
+        return 3
+    if here.rank > 0 and not ranks.speaks(error):
+        return 2
     if isinstance(error, configuration.BrokenFile) or (kind == "FileError" and isinstance(error, OSError)):
         code = 3
     elif isinstance(error, ConfigError) or (kind == "InputError" and isinstance(error, ValueError)):
@@ -48,67 +53,89 @@ def report_error(error):
 
 
 def train(config, given):
-    screen = Screen()
-    for note in config.notes:
-        screen.warn(note)
+    here = ranks.place()
+    ranks.share_cores(here)
     core = engine()
-    start = _open_start(core, config, given)
-    heads = data.heads_of(config)
-    before, elements = _read_all(core, config, heads, start, screen)
-    names = _head_names(heads, before, config)
-    for head, name in zip(heads, names):
-        head.name = name
-    sets = {name: [f for head in heads for f in head.sets.get(name, [])] for name in ("train", "valid", "test")}
-    sets = {name: frames for name, frames in sets.items() if frames}
-    os.makedirs(config["work_dir"], exist_ok=True)
-    stem = os.path.join(config["work_dir"], config["name"])
-    datasets = {name: data.make_dataset(core, frames, elements, config["r_max"]) for name, frames in sets.items()}
-    model, facts, origins = _make_model(core, config, heads, names, datasets["train"], elements, before, screen)
-    times = foundation.repeats(config, heads)
-    total_elements = len(json.loads(start.hyperparameters)["atomic_numbers"]) if start else len(elements)
-    plan = foundation.plan(config, model, heads, origins, elements, total_elements, times)
-    if config["lora"]:
-        model.add_low_rank(config["lora_rank"], config["lora_alpha"], config["seed"])
-        plan = foundation.plan(config, model, heads, origins, elements, total_elements, times)
-    for line in plan:
-        screen.say(line)
-    receipt = _receipt(core, config, heads, before, elements, screen)
-    if config["dry_run"]:
-        screen.say("dry run: nothing was trained.")
+    group = ranks.connect(core, here)
+    screen = Screen(quiet=here.rank > 0)
+    return ranks.together(group, lambda: _Training(core, config, given, group, screen)).run()
+
+
+class _Training:
+    """One training: what was read and made, the same on every rank."""
+
+    def __init__(self, core, config, given, group, screen):
+        self.core, self.config, self.group, self.screen = core, config, group, screen
+        for note in config.notes:
+            screen.warn(note)
+        start = _open_start(core, config, given)
+        heads = data.heads_of(config)
+        before, elements = _read_all(core, config, heads, start, screen)
+        self.names = _head_names(heads, before, config)
+        for head, name in zip(heads, self.names):
+            head.name = name
+        sets = {name: [f for head in heads for f in head.sets.get(name, [])] for name in ("train", "valid", "test")}
+        self.sets = {name: frames for name, frames in sets.items() if frames}
+        os.makedirs(config["work_dir"], exist_ok=True)
+        self.stem = os.path.join(config["work_dir"], config["name"])
+        self.datasets = {name: data.make_dataset(core, frames, elements, config["r_max"]) for name, frames in self.sets.items()}
+        self.model, self.facts, origins = _make_model(core, config, heads, self.names, self.datasets["train"], elements, before, screen)
+        times = foundation.repeats(config, heads)
+        total_elements = len(json.loads(start.hyperparameters)["atomic_numbers"]) if start else len(elements)
+        self.plan = foundation.plan(config, self.model, heads, origins, elements, total_elements, times)
+        if config["lora"]:
+            self.model.add_low_rank(config["lora_rank"], config["lora_alpha"], config["seed"])
+            self.plan = foundation.plan(config, self.model, heads, origins, elements, total_elements, times)
+        for line in self.plan:
+            screen.say(line)
+        self.receipt = _receipt(core, config, heads, before, elements, screen)
+
+        self.folder = os.path.join(config["work_dir"], "checkpoints")
+        self.old = core.find_checkpoints(self.folder, config["name"])
+        if self.old and config["restart"] is None and not config["dry_run"]:
+            raise ConfigError(f"{self.folder} holds checkpoints of an earlier training named {config['name']}. --restart auto continues it, --restart no deletes them.")
+        self.visited = [f for head in heads for f in head.sets["train"] * (1 if head.old else times)]
+        self.visited_set = self.datasets["train"] if times == 1 else data.make_dataset(core, self.visited, elements, config["r_max"])
+
+    def run(self):
+        core, config, screen, stem = self.core, self.config, self.screen, self.stem
+        if config["dry_run"]:
+            screen.say("dry run: nothing was trained.")
+            return 0
+        first = self.group.rank == 0
+        if first and self.old and config["restart"] == "no":
+            core.remove_checkpoints(self.folder, config["name"])
+        identity = json.dumps(_identity(config))
+        self.group.require_same("configuration", int(hashlib.sha256(identity.encode()).hexdigest()[:15], 16))
+        trainer = core.Trainer(self.model, self.visited_set, self.datasets["valid"], configuration.engine_settings(config, self.folder), identity, self.group)
+        if not first:
+            if config["restart"] == "auto":
+                trainer.restore()
+            outcome = trainer.fit()
+            return 128 + outcome["signal"] if outcome["kind"] == "interrupted" else 2 if outcome["kind"] == "diverged" else 0
+
+        with Log(f"{stem}.log.jsonl", config["log_steps"]) as log:
+            listener = screen.listener(config, log, self.names)
+            if config["restart"] == "auto" and trainer.restore(listener):
+                screen.say(f"continuing from step {trainer.num_steps}, epoch {trainer.epoch}")
+                log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch, "ranks": self.group.size})
+            else:
+                log.write({"kind": "start", "config": config, "model": self.facts, "plan": self.plan, "ranks": self.group.size})
+            _write_config(f"{stem}.config.yaml", config)
+            with screen.bar(config, trainer):
+                outcome = trainer.fit(listener)
+            log.write({**outcome, "kind": "end", "outcome": outcome["kind"]})
+        if outcome["kind"] == "interrupted":
+            print(f"macekit train: {outcome['message']} Continue with --restart auto.", file=sys.stderr)
+            return 128 + outcome["signal"]
+        if outcome["kind"] == "diverged":
+            where = _write_batch(f"{stem}.bad-batch.extxyz", [self.visited[i] for i in outcome["frames"]])
+            print(f"macekit train: {outcome['message']}{where} Look for wrong labels{' in it' if where else ''}, or try a smaller lr.", file=sys.stderr)
+            return 2
+        if outcome["message"]:
+            screen.say(outcome["message"])
+        _finish(core, config, trainer, self.model, self.names, self.sets, self.datasets, self.plan, self.receipt, stem, screen)
         return 0
-
-    folder = os.path.join(config["work_dir"], "checkpoints")
-    old = core.find_checkpoints(folder, config["name"])
-    if old and config["restart"] is None:
-        raise ConfigError(f"{folder} holds checkpoints of an earlier training named {config['name']}. --restart auto continues it, --restart no deletes them.")
-    if old and config["restart"] == "no":
-        core.remove_checkpoints(folder, config["name"])
-    visited = [f for head in heads for f in head.sets["train"] * (1 if head.old else times)]
-    visited_set = datasets["train"] if times == 1 else data.make_dataset(core, visited, elements, config["r_max"])
-    trainer = core.Trainer(model, visited_set, datasets["valid"], configuration.engine_settings(config, folder), json.dumps(_identity(config)))
-
-    with Log(f"{stem}.log.jsonl", config["log_steps"]) as log:
-        listener = screen.listener(config, log, names)
-        if config["restart"] == "auto" and trainer.restore(listener):
-            screen.say(f"continuing from step {trainer.num_steps}, epoch {trainer.epoch}")
-            log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch})
-        else:
-            log.write({"kind": "start", "config": config, "model": facts, "plan": plan})
-        _write_config(f"{stem}.config.yaml", config)
-        with screen.bar(config, trainer):
-            outcome = trainer.fit(listener)
-        log.write({**outcome, "kind": "end", "outcome": outcome["kind"]})
-    if outcome["kind"] == "interrupted":
-        print(f"macekit train: {outcome['message']} Continue with --restart auto.", file=sys.stderr)
-        return 128 + outcome["signal"]
-    if outcome["kind"] == "diverged":
-        where = _write_batch(f"{stem}.bad-batch.extxyz", [visited[i] for i in outcome["frames"]])
-        print(f"macekit train: {outcome['message']}{where} Look for wrong labels{' in it' if where else ''}, or try a smaller lr.", file=sys.stderr)
-        return 2
-    if outcome["message"]:
-        screen.say(outcome["message"])
-    _finish(core, config, trainer, model, names, sets, datasets, plan, receipt, stem, screen)
-    return 0
 
 
 def _identity(config):
