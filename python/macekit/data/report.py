@@ -22,6 +22,7 @@ DISTANCE_BINS = np.arange(0, 6.05, 0.05)  # A
 LARGE_FORCE = 50.0      # eV/A
 LARGE_STRESS = 1.0      # eV/A^3, 160 GPa
 LARGE_COHESION = 20.0   # eV/atom between a frame's energy and its isolated atoms
+FAR_ENERGY = 5.0        # eV/atom from the median, and ten times the spread of the others
 SHORT_DISTANCE = 0.5    # A; H2 has 0.74
 MANY_ZEROS = 0.2        # share of frames whose forces are all zero; perfect crystals have such, too
 NET_FORCE = 0.01        # eV/A an atom
@@ -261,10 +262,10 @@ def report(folder, jobs=1):
     known = np.flatnonzero(np.isfinite(cohesion))
     if len(known):
         values = cohesion[known]
-        low, middle, high = np.percentile(values, [0.5, 50, 99.5])
+        low, left, middle, right, high = np.percentile(values, [0.5, 16, 50, 84, 99.5])
         order = known[np.argsort(-np.abs(values - middle))[:5]]
         histogram, edges = np.histogram(values, 60, (low, high) if high > low else None)
-        result["energy_per_atom"] = {"mean": values.mean().item(), "std": values.std().item(), "min": values.min().item(), "max": values.max().item(), "median": middle.item(),
+        result["energy_per_atom"] = {"mean": values.mean().item(), "std": values.std().item(), "min": values.min().item(), "max": values.max().item(), "median": middle.item(), "spread": ((right - left) / 2).item(),
                                      "histogram": histogram.tolist(), "edges": edges.tolist(), "farthest": [{"value": cohesion[row].item(), "source": source(row)} for row in order]}
     if total.stresses:
         third = np.concatenate([part[2] for part in total.stresses])
@@ -401,7 +402,7 @@ def _findings(r, counts):
             if x.get("spread", 0) > 1e-3:
                 found.append(f"{x['frames']} IsolatedAtom frames of {element}{of} differ by {x['spread']:.4g} eV; their mean would be taken.")
     e = r.get("energy_per_atom")
-    if e and e["std"] > 0 and abs(e["farthest"][0]["value"] - e["median"]) > max(5.0, 8 * e["std"]):
+    if e and abs(e["farthest"][0]["value"] - e["median"]) > max(FAR_ENERGY, 10 * e["spread"]):
         found.append(f"The energy of {e['farthest'][0]['source']} lies {e['farthest'][0]['value'] - e['median']:.4g} eV/atom from the median.")
     return found
 

@@ -13,7 +13,9 @@ import os
 import re
 import zlib
 
+import ase
 import numpy as np
+from ase.cell import Cell
 
 from ..training.config import BrokenFile, ConfigError
 
@@ -22,6 +24,7 @@ INDEX = "dataset.json"
 MAGIC = b"macekit shard "
 LABELS = ("energy", "forces", "stress", "virials")
 WEIGHTS = ("config_weight", *(f"config_{label}_weight" for label in LABELS))
+UNIT_WEIGHTS = [1.0] * len(WEIGHTS)
 # Arrays of every shard, [S] structures, [N] atoms; labels, inputs and names of a table come besides.
 ALWAYS = {
     "num_atoms": "int32", "num_edges": "int32", "num_isolated": "int32", "shortest": "float64", "first_atom": "int64", "atomic_numbers": "uint8", "positions": "float64",
@@ -327,8 +330,7 @@ class Shards:
                     arrays[keys[label]] = values[begin:end].copy()
                 else:
                     info[keys[label]] = values[k].copy() if label != "energy" else float(values[k])
-        weights = a["weights"][k].tolist()
-        if weights != [1.0] * len(weights):
+        if (weights := a["weights"][k].tolist()) != UNIT_WEIGHTS:
             info.update((name, weight) for name, weight in zip(WEIGHTS, weights) if weight != 1.0)
         if self.heads != ["Default"]:
             info["head"] = shard.names["head"][a["head"][k]]
@@ -356,9 +358,6 @@ class Shards:
 
 def _atoms(arrays, cell, pbc, info):
     """ase.Atoms(...) without its conversions and checks, which take four times as long as reading."""
-    import ase
-    from ase.cell import Cell
-
     atoms = ase.Atoms.__new__(ase.Atoms)
     atoms._cellobj, atoms._pbc, atoms.arrays, atoms._celldisp, atoms._constraints, atoms.info, atoms._calc = Cell(cell), pbc, arrays, np.zeros((3, 1)), [], info, None
     return atoms

@@ -61,7 +61,7 @@ GROUPS = {
             ("PerAtomRMSE", "PerAtomMAE", "PerAtomRMSEstressvirials", "PerAtomMAEstressvirials")),
     ],
     "Data": [
-        Key("train_file", "path", None, "training structures, anything ASE reads; required unless every head has one"),
+        Key("train_file", "path", None, "training structures, anything ASE reads, or a folder of macekit prepare; required unless every head has one"),
         Key("heads", "tree", None, "several labellings of one potential: {NAME: {train_file: .., valid_file: .., test_file: .., E0s: .., weight: 1.0, "
             "valid_fraction, config_type_weights, keep_isolated_atoms, mean, std, energy_key, ..}}; what a head does not say holds as given here"),
         Key("valid_file", "path", None, "validation structures; without it a fraction of the training file is set aside"),
