@@ -3,6 +3,7 @@
 
 import collections
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import multiprocessing
 import os
@@ -34,6 +35,8 @@ def pool_of(jobs):
 
         try:
             yield run
+        except concurrent.futures.process.BrokenProcessPool:
+            raise OSError("a process was killed, perhaps for lack of memory: use fewer --jobs or a smaller --shard-mb.") from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

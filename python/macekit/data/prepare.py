@@ -391,9 +391,7 @@ def _finish(job, folder):
     }
     path = os.path.join(folder, shards.INDEX)
     if job.options.valid_fraction:
-        _replace(path, header)  # so that the folder can be opened
-        order, num_train = split(shards.Shards(folder), job.options)
-        os.remove(path)
+        order, num_train = split(shards.Shards(folder, header), job.options)
         with open(os.path.join(folder, "split.npy.tmp"), "wb") as file:
             np.save(file, order)
         os.replace(os.path.join(folder, "split.npy.tmp"), os.path.join(folder, "split.npy"))

@@ -216,6 +216,25 @@ def _label_views(arrays):
     return {label: (arrays[label], arrays[f"has_{label}"]) for label in LABELS if label in arrays}
 
 
+def _read_index(folder):
+    path = os.path.join(folder, INDEX)
+    if not os.path.exists(path):
+        begun = os.path.exists(os.path.join(folder, "prepare.json"))
+        raise BrokenFile(f"{folder}: " + ("the dataset is not finished; run the same macekit prepare again." if begun else f"no prepared dataset (there is no {INDEX})."))
+    try:
+        with open(path, encoding="utf-8") as file:
+            header = json.load(file)
+    except (OSError, ValueError) as error:
+        raise BrokenFile(f"{path}: cannot be read: {error}.") from error
+    if not isinstance(header, dict) or header.get("format") != "macekit dataset":
+        raise BrokenFile(f"{path}: this is no dataset of macekit prepare.")
+    if header.get("version", 0) > VERSION:
+        raise BrokenFile(f"{path}: the dataset has version {header['version']}, this macekit reads up to version {VERSION}; use a newer macekit.")
+    if missing := {"version", "r_max", "units", "keys", "elements", "heads", "config_types", "shards", "files", "skipped", "not_stored", "unused_stress"} - set(header):
+        raise BrokenFile(f"{path}: {', '.join(sorted(missing))} is missing; prepare the dataset again.")
+    return header
+
+
 class Shards:
     """A prepared dataset: `len`, `[i]` -> ase.Atoms, `num_atoms` and `num_edges` as arrays.
 
@@ -224,22 +243,13 @@ class Shards:
     several. The files are mapped: opening is quick and memory is only what is read. Reading is safe from several threads.
     """
 
-    def __init__(self, folder):
-        """@raises BrokenFile  in one sentence, for a folder that is unfinished, foreign, newer, or lacks a shard"""
+    def __init__(self, folder, header=None):
+        """header: the content of `dataset.json`, where it is known.
+
+        @raises BrokenFile  in one sentence, for a folder that is unfinished, foreign, newer, or lacks a shard
+        """
         self.folder = os.fspath(folder)
-        path = os.path.join(self.folder, INDEX)
-        if not os.path.exists(path):
-            begun = os.path.exists(os.path.join(self.folder, "prepare.json"))
-            raise BrokenFile(f"{self.folder}: " + ("the dataset is not finished; run the same macekit prepare again." if begun else f"no prepared dataset (there is no {INDEX})."))
-        try:
-            with open(path, encoding="utf-8") as file:
-                self.header = json.load(file)
-        except (OSError, ValueError) as error:
-            raise BrokenFile(f"{path}: cannot be read: {error}.") from error
-        if not isinstance(self.header, dict) or self.header.get("format") != "macekit dataset":
-            raise BrokenFile(f"{path}: this is no dataset of macekit prepare.")
-        if self.header["version"] > VERSION:
-            raise BrokenFile(f"{path}: the dataset has version {self.header['version']}, this macekit reads up to version {VERSION}; use a newer macekit.")
+        self.header = _read_index(self.folder) if header is None else header
         self.r_max, self.keys, self.elements = self.header["r_max"], self.header["keys"], self.header["elements"]
         self.heads, self.config_types = self.header["heads"], self.header["config_types"]
         self.shards = [Shard(os.path.join(self.folder, entry["file"]), entry["crc32"]) for entry in self.header["shards"]]
