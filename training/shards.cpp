@@ -15,7 +15,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "kernels/error.hpp"
 
@@ -24,7 +26,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int newest = 1;                       // version of dataset.json and of shards
+constexpr int newest = 1;  // version of dataset.json and of shards
 constexpr char magic[] = "macekit shard ";
 constexpr std::size_t first_line = 14 + 2 + 12 + 1 + 8 + 1;  // of version 1: magic, version, length and CRC-32 of the header
 
@@ -87,6 +89,8 @@ class Shard {
       require<FileError>(checksum(text.data(), text.size()) == entry.at("crc32").get<std::uint32_t>(), path_,
                          ": this is not the shard that dataset.json lists (their checksums differ); prepare the dataset again.");
       header.at("num_structures").get_to(size_);
+      require<FileError>(size_ >= 0 && size_ <= static_cast<std::int64_t>(file_.size()), path_, ": the shard cannot hold ", size_,
+                         " structures.");
       const auto num_bytes = header.at("num_bytes").get<std::uint64_t>();
       require<FileError>(file_.size() == num_bytes, path_, ": the file is truncated: it has ", file_.size(), " bytes of ", num_bytes,
                          "; prepare the dataset again.");
@@ -102,9 +106,9 @@ class Shard {
     cell_ = need("cell", 8, 9), pbc_ = need("pbc", 1, 3), weights_ = need("weights", 8, 5);
     head_ = need("head", 4, 1), config_type_ = need("config_type", 4, 1), file_row_ = need("file", 4, 1), frame_ = need("frame", 8, 1);
     atomic_numbers_ = need("atomic_numbers", 1, 1, -1), positions_ = need("positions", 8, 3, atomic_numbers_.rows);
-    energy_ = label("energy", 1), forces_ = label("forces", 3, atomic_numbers_.rows), stress_ = label("stress", 9), virials_ = label("virials", 9);
-    for (const Input& input : inputs_)
-      need("inputs/" + input.name, 8, input.values->width, input.per_node ? atomic_numbers_.rows : size_);
+    energy_ = label("energy", 1), forces_ = label("forces", 3, atomic_numbers_.rows), stress_ = label("stress", 9),
+    virials_ = label("virials", 9);
+    for (const Input& input : inputs_) need("inputs/" + input.name, 8, input.values->width, input.per_node ? atomic_numbers_.rows : size_);
     head_names_ = table("head_names"), config_type_names_ = table("config_type_names"), file_names_ = table("file_names");
   }
 
@@ -157,18 +161,20 @@ class Shard {
 
   std::string header_text() const {
     const std::string start(file_.data() ? file_.data() : "", std::min<std::size_t>(file_.size(), 80));
-    require<FileError>(start.rfind(magic, 0) == 0, path_, ": this is no shard of a prepared dataset (its first bytes are not `macekit shard`).");
+    require<FileError>(start.rfind(magic, 0) == 0, path_,
+                       ": this is no shard of a prepared dataset (its first bytes are not `macekit shard`).");
     int version = 0;
     unsigned long long length = 0;
     unsigned crc = 0;
     const int fields = std::sscanf(start.c_str() + sizeof magic - 1, "%9d %12llu %8x", &version, &length, &crc);
-    require<FileError>(fields < 1 || version <= newest, path_, ": the shard has version ", version, ", this macekit reads up to version ", newest,
-                       "; use a newer macekit.");
+    require<FileError>(fields < 1 || version <= newest, path_, ": the shard has version ", version, ", this macekit reads up to version ",
+                       newest, "; use a newer macekit.");
     require<FileError>(fields == 3 && start.size() > first_line && start[first_line - 1] == '\n', path_,
                        ": the header of the shard is damaged; prepare the dataset again.");
     require<FileError>(length <= file_.size() - first_line, path_, ": the header of the shard is truncated; prepare the dataset again.");
     std::string text(file_.data() + first_line, length);
-    require<FileError>(checksum(text.data(), text.size()) == crc, path_, ": the header of the shard is damaged; prepare the dataset again.");
+    require<FileError>(checksum(text.data(), text.size()) == crc, path_,
+                       ": the header of the shard is damaged; prepare the dataset again.");
     return text;
   }
 
@@ -178,13 +184,20 @@ class Shard {
     require<FileError>(item != sizes.end(), path_, ": the array ", name, " has the unknown type ", entry.at("dtype").dump(), ".");
     Array array;
     const auto shape = entry.at("shape").get<std::vector<std::int64_t>>();
-    require<FileError>(!shape.empty() && std::all_of(shape.begin(), shape.end(), [this](std::int64_t n) { return n >= 0 && n <= static_cast<std::int64_t>(file_.size()); }),
-                       path_, ": the array ", name, " has an impossible shape.");
+    const auto most = static_cast<std::int64_t>(file_.size());
+    bool fits = !shape.empty();
+    std::int64_t numbers = 1;
+    for (const std::int64_t extent : shape) {
+      fits = fits && extent >= 0 && numbers <= most / std::max<std::int64_t>(extent, 1);
+      if (fits) numbers *= std::max<std::int64_t>(extent, 1);
+    }
+    require<FileError>(fits, path_, ": the array ", name, " has an impossible shape.");
     array.rows = shape[0];
-    for (std::size_t d = 1; d < shape.size(); ++d) array.width *= shape[d];
+    array.width = std::accumulate(shape.begin() + 1, shape.end(), std::int64_t(1), std::multiplies<>());
     array.bytes = static_cast<std::size_t>(array.rows * array.width) * item->second;
     const auto offset = entry.at("offset").get<std::uint64_t>();
-    require<FileError>(offset <= file_.size() && array.bytes <= file_.size() - offset, path_, ": the array ", name, " lies outside the file.");
+    require<FileError>(offset <= file_.size() && array.bytes <= file_.size() - offset, path_, ": the array ", name,
+                       " lies outside the file.");
     array.data = file_.data() + offset;
     array.crc = entry.at("crc32").get<std::uint32_t>();
     arrays_[name] = array;
@@ -199,8 +212,8 @@ class Shard {
     const Array* array = find(name);
     require<FileError>(array, path_, ": the array ", name, " is missing; prepare the dataset again.");
     if (rows == -2) rows = size_;
-    require<FileError>(item_sizes_.at(name) == item && array->width == width && (rows == -1 || array->rows == rows), path_, ": the array ", name,
-                       " has another type or shape than expected.");
+    require<FileError>(item_sizes_.at(name) == item && array->width == width && (rows == -1 || array->rows == rows), path_, ": the array ",
+                       name, " has another type or shape than expected.");
     return *array;
   }
   Label label(const std::string& name, std::int64_t width, std::int64_t rows = -2) const {
@@ -223,7 +236,8 @@ class Shard {
     return names;
   }
   const std::string& name_of(const char* array, const std::vector<std::string>& names, int row) const {
-    require<FileError>(row >= 0 && row < static_cast<int>(names.size()), path_, ": the array ", array, " is damaged; prepare the dataset again.");
+    require<FileError>(row >= 0 && row < static_cast<int>(names.size()), path_, ": the array ", array,
+                       " is damaged; prepare the dataset again.");
     return names[row];
   }
 
@@ -279,8 +293,8 @@ Shards::Shards(const std::string& folder) : content_(std::make_unique<Content>()
   } catch (const json::exception& error) {
     throw FileError(path + ": cannot be understood (" + error.what() + "); prepare the dataset again.");
   }
-  require<FileError>(content_->first.back() == header.num_structures, path, ": it lists ", header.num_structures, " structures, the shards have ",
-                     content_->first.back(), ".");
+  require<FileError>(content_->first.back() == header.num_structures, path, ": it lists ", header.num_structures,
+                     " structures, the shards have ", content_->first.back(), ".");
 }
 Shards::Shards(Shards&&) noexcept = default;
 Shards& Shards::operator=(Shards&&) noexcept = default;

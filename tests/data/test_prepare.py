@@ -110,6 +110,20 @@ for k, part in enumerate(np.array_split(np.array(configs, dtype=object), 2)):
             assert mine == theirs or b[label] is None
 
 
+    from macekit.training import config as configuration
+    from macekit.training import data
+
+    config = configuration.load(None, [("name", "x"), ("train_file", str(tmp_path / "train"))])
+    for mine, theirs in zip(data.read(str(tmp_path / "train"), config, []), data.read(str(tmp_path / "a.extxyz"), config, []), strict=True):
+        assert mine["energy"] == theirs["energy"] and np.array_equal(mine["forces"], theirs["forces"]) and np.array_equal(mine["positions"], theirs["positions"])
+
+
+def test_no_torch_is_needed(tmp_path):
+    write(tmp_path / "a.extxyz", structures(5))
+    script = "import sys; sys.modules['torch'] = None; from macekit.cli import main; sys.exit(main(['prepare', 'a.extxyz', '-o', 'data', '--r-max', '4', '-j', '1']) or main(['data', 'check', 'data']))"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+
+
 def test_prepared_datasets_are_input_too(tmp_path, capsys):
     write(tmp_path / "a.extxyz", structures())
     one = make(capsys, tmp_path / "one", tmp_path / "a.extxyz")

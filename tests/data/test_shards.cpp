@@ -36,9 +36,7 @@ template <class T>
 Column column(const std::string& name, const std::string& dtype, const std::vector<T>& values, std::vector<std::int64_t> shape) {
   return {name, dtype, {reinterpret_cast<const char*>(values.data()), sizeof(T) * values.size()}, std::move(shape)};
 }
-Column names(const std::string& name, const std::string& text) {
-  return {name, "uint8", text, {static_cast<std::int64_t>(text.size())}};
-}
+Column names(const std::string& name, const std::string& text) { return {name, "uint8", text, {static_cast<std::int64_t>(text.size())}}; }
 
 class Folder {
  public:
@@ -70,8 +68,9 @@ class Folder {
     num_structures_ += num_structures;
   }
   void write_index(const json& changes = json::object()) const {
-    json index = {{"format", "macekit dataset"}, {"version", 1},      {"r_max", 4.5},      {"elements", {1, 8}}, {"keys", {{"energy", "REF_energy"}}},
-                  {"heads", {"pbe", "scan"}},    {"shards", shards_}, {"num_atoms", 0},    {"num_edges", 0},     {"num_structures", num_structures_}};
+    json index = {
+        {"format", "macekit dataset"}, {"version", 1},      {"r_max", 4.5},   {"elements", {1, 8}}, {"keys", {{"energy", "REF_energy"}}},
+        {"heads", {"pbe", "scan"}},    {"shards", shards_}, {"num_atoms", 0}, {"num_edges", 0},     {"num_structures", num_structures_}};
     index.update(changes);
     std::ofstream(path("dataset.json")) << index;
   }
@@ -96,7 +95,8 @@ std::vector<Column> random_columns(const std::vector<std::int32_t>& sizes, unsig
   std::vector<std::int32_t> edges, row, head;
   std::vector<std::uint8_t> has, pbc, has_stress;
   for (std::int64_t k = 0; k < S; ++k) {
-    first.push_back(first.back() + sizes[k]), frame.push_back(10 * k), edges.push_back(static_cast<int>(7 * k)), row.push_back(0), head.push_back(k % 2);
+    first.push_back(first.back() + sizes[k]), frame.push_back(10 * k), edges.push_back(static_cast<int>(7 * k)), row.push_back(0),
+        head.push_back(k % 2);
     has.push_back(k % 3 != 0), has_stress.push_back(k % 2);
     for (int d = 0; d < 3; ++d) pbc.push_back((k + d) % 2);
   }
@@ -105,16 +105,32 @@ std::vector<Column> random_columns(const std::vector<std::int32_t>& sizes, unsig
   for (auto& value : z) value = random() % 2 ? 1 : 8;
   auto charge = numbers(S);
   if (S > 0) charge[0] = std::numeric_limits<double>::quiet_NaN();
-  return {column("num_atoms", "int32", sizes, {S}), column("num_edges", "int32", edges, {S}), column("first_atom", "int64", first, {S + 1}),
-          column("cell", "float64", numbers(9 * S), {S, 3, 3}), column("pbc", "uint8", pbc, {S, 3}), column("weights", "float64", numbers(5 * S), {S, 5}),
-          column("head", "int32", head, {S}), column("config_type", "int32", row, {S}), column("file", "int32", row, {S}), column("frame", "int64", frame, {S}),
-          column("atomic_numbers", "uint8", z, {N}), column("positions", "float64", numbers(3 * N), {N, 3}), column("energy", "float64", numbers(S), {S}),
-          column("has_energy", "uint8", has, {S}), column("forces", "float64", numbers(3 * N), {N, 3}), column("has_forces", "uint8", has, {S}),
-          column("stress", "float64", numbers(9 * S), {S, 3, 3}), column("has_stress", "uint8", has_stress, {S}),
-          column("inputs/total_charge", "float64", charge, {S, 1}), column("inputs/moment", "float64", numbers(N), {N, 1}),
-          names("head_names", std::string("scan\0pbe\0", 9)), names("config_type_names", std::string("liquid\0", 7)), names("file_names", std::string("a b.xyz\0", 8))};
+  return {column("num_atoms", "int32", sizes, {S}),
+          column("num_edges", "int32", edges, {S}),
+          column("first_atom", "int64", first, {S + 1}),
+          column("cell", "float64", numbers(9 * S), {S, 3, 3}),
+          column("pbc", "uint8", pbc, {S, 3}),
+          column("weights", "float64", numbers(5 * S), {S, 5}),
+          column("head", "int32", head, {S}),
+          column("config_type", "int32", row, {S}),
+          column("file", "int32", row, {S}),
+          column("frame", "int64", frame, {S}),
+          column("atomic_numbers", "uint8", z, {N}),
+          column("positions", "float64", numbers(3 * N), {N, 3}),
+          column("energy", "float64", numbers(S), {S}),
+          column("has_energy", "uint8", has, {S}),
+          column("forces", "float64", numbers(3 * N), {N, 3}),
+          column("has_forces", "uint8", has, {S}),
+          column("stress", "float64", numbers(9 * S), {S, 3, 3}),
+          column("has_stress", "uint8", has_stress, {S}),
+          column("inputs/total_charge", "float64", charge, {S, 1}),
+          column("inputs/moment", "float64", numbers(N), {N, 1}),
+          names("head_names", std::string("scan\0pbe\0", 9)),
+          names("config_type_names", std::string("liquid\0", 7)),
+          names("file_names", std::string("a b.xyz\0", 8))};
 }
-const json inputs = {{{"name", "total_charge"}, {"per", "graph"}, {"key", "total_charge"}}, {{"name", "moment"}, {"per", "node"}, {"key", "m"}}};
+const json inputs = {{{"name", "total_charge"}, {"per", "graph"}, {"key", "total_charge"}},
+                     {{"name", "moment"}, {"per", "node"}, {"key", "m"}}};
 
 const double* numbers_of(const std::vector<Column>& columns, const std::string& name) {
   for (const Column& c : columns)
@@ -190,7 +206,9 @@ TEST(Shards, MayBeReadFromSeveralThreads) {
       for (int n = 0; n < 1000; ++n) {
         const int i = (n * 7 + t * 251) % 1000;
         const Frame f = shards.frame(i);
-        if (f.positions != expected[i].positions || f.forces != expected[i].forces || f.source != expected[i].source || f.inputs != expected[i].inputs) ++wrong;
+        if (f.positions != expected[i].positions || f.forces != expected[i].forces || f.source != expected[i].source ||
+            f.inputs != expected[i].inputs)
+          ++wrong;
       }
     });
   for (std::thread& thread : threads) thread.join();
@@ -207,7 +225,8 @@ TEST(Shards, WithoutStructuresAreRead) {
 TEST(Shards, LackingAnArrayOrOfAnotherShapeAreNamed) {
   for (const bool lacking : {true, false})
     for (const Column& victim : random_columns({2, 3}, 1)) {
-      if (victim.name.rfind("energy", 0) == 0 || victim.name == "forces" || victim.name == "stress" || victim.name.rfind("inputs", 0) == 0) continue;
+      if (victim.name.rfind("energy", 0) == 0 || victim.name == "forces" || victim.name == "stress" || victim.name.rfind("inputs", 0) == 0)
+        continue;
       Folder folder;
       auto columns = random_columns({2, 3}, 1);
       const auto at = std::find_if(columns.begin(), columns.end(), [&](const Column& c) { return c.name == victim.name; });

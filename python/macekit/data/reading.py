@@ -4,6 +4,7 @@
 extxyz files are never read whole: frames are found by counting lines and parsed by ASE one at a time.
 """
 
+import collections
 import glob
 import io
 import itertools
@@ -167,8 +168,8 @@ def structures(path, kind, keys, first=0, count=None, offset=0, size=None):
         import h5py
 
         with h5py.File(path, "r") as file:
-            for i, group in itertools.islice(enumerate(_configurations(file, path)), first, first + count):
-                yield i, _try(_of_group, group, keys)
+            for i, name in itertools.islice(enumerate(_configurations(file, path)), first, first + count):
+                yield i, _try(lambda: _of_group(file[name], keys))
     else:
         import ase.io
 
@@ -180,6 +181,17 @@ def structures(path, kind, keys, first=0, count=None, offset=0, size=None):
             raise BrokenFile(f"{path}: ASE cannot read frame {i + 1}: {error}") from error
         if i < 0:
             raise BrokenFile(f"{path}: the file holds no structures.")
+
+
+def read_mace_torch(path, keys):
+    """All structures of a file of mace_prepare_data, or of a folder of them, as Atoms."""
+    result = []
+    for file in expand(path):
+        for i, atoms in structures(file, MACE_TORCH, keys, 0, count_of(file, MACE_TORCH)):
+            if isinstance(atoms, Exception):
+                raise BrokenFile(f"{file} frame {i}: cannot be read: {atoms}")
+            result.append(atoms)
+    return result
 
 
 def _try(read, *arguments):
@@ -221,24 +233,21 @@ def _groups(file, path):
 
 
 def _configurations(file, path):
+    """Names of the configurations, in order."""
     for group in _groups(file, path):
-        for name in sorted(file[group], key=lambda name: int(name[7:])):
-            yield file[group][name]
+        yield from (f"{group}/{name}" for name in sorted(file[group], key=lambda name: int(name[7:])))
 
 
 def _repeats_last(file):
     """mace_prepare_data makes the number of structures even by repeating the last one, and sets drop_last in all files."""
     if not file.attrs.get("drop_last", False):
         return 0
-    last = list(_configurations(file, ""))[-2:]
-    if len(last) < 2:
-        return 0
     contents = []
-    for group in last:
+    for name in collections.deque(_configurations(file, ""), maxlen=2):
         content = {}
-        group.visititems(lambda name, item: content.__setitem__(name, np.asarray(item[()]).tobytes()) if hasattr(item, "shape") else None)
+        file[name].visititems(lambda key, item: content.__setitem__(key, np.asarray(item[()]).tobytes()) if hasattr(item, "shape") else None)
         contents.append(content)
-    return int(contents[0] == contents[1])
+    return int(len(contents) == 2 and contents[0] == contents[1])
 
 
 def _of_group(group, keys):

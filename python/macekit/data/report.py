@@ -430,7 +430,7 @@ def _facts(r):
         facts.append(("shortest distance", f"{r['extremes']['shortest distance']['value']:.4g} A in {r['extremes']['shortest distance']['source']}"))
     if "energy_per_atom" in r:
         e = r["energy_per_atom"]
-        facts.append(("energy", f"{e['mean']:.4g} +- {e['std']:.3g} eV/atom above the E0s, from {e['min']:.4g} to {e['max']:.4g}"))
+        facts.append(("energy", f"{e['mean']:.4f} +- {e['std']:.3g} eV/atom above the E0s, from {e['min']:.4g} to {e['max']:.4g}"))
     if r["not_stored"]:
         facts.append(("not stored", ", ".join(f"{k} ({n:,} frames)" for k, n in sorted(r["not_stored"].items(), key=lambda x: -x[1])[:12])))
     return facts

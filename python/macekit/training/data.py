@@ -21,12 +21,17 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=
     """
     import ase.io
 
+    from macekit.data.reading import read_mace_torch
+    from macekit.data.shards import is_folder
+
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
-    if os.path.isdir(path):
+    if is_folder(path):
         return _read_prepared(path, config, problems, inputs, head, weight, name, part)
     try:
-        atoms_list = ase.io.read(path, index=":")
+        atoms_list = read_mace_torch(path, config) if os.path.isdir(path) or path.endswith((".h5", ".hdf5")) else ase.io.read(path, index=":")
+    except BrokenFile:
+        raise
     except Exception as error:  # ASE's readers raise anything
         raise BrokenFile(f"{path}: ASE cannot read this file: {error}") from error
     if not atoms_list:
@@ -262,9 +267,9 @@ def read_head(head, index, inputs, problems, choose=lambda frames: frames):
 
 def _has_split(path):
     """Whether `path` is a prepared dataset with a split of its own."""
-    from macekit.data import open_shards
+    from macekit.data.shards import is_folder, open_shards
 
-    return os.path.isdir(path) and "split" in open_shards(path).header
+    return is_folder(path) and "split" in open_shards(path).header
 
 
 def report(name, frames):

@@ -432,10 +432,11 @@ def _write_config(path, config):
 
 
 def _hash(path):
-    """Of a file's content; of a prepared dataset's index, which holds the checksums of everything."""
+    """Of a file's content; of a prepared dataset's index, which holds the checksums of everything; of a folder's files."""
     digest = hashlib.sha256()
-    path = os.path.join(path, "dataset.json") if os.path.isdir(path) else path
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    index = os.path.join(path, "dataset.json")
+    for name in [path] if os.path.isfile(path) else [index] if os.path.exists(index) else sorted(os.path.join(path, name) for name in os.listdir(path)):
+        with open(name, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()
