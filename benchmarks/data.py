@@ -136,7 +136,7 @@ def main():
         seconds = time.perf_counter() - start
         dataset = open_shards(place["data"])
         num, num_atoms = len(dataset), int(dataset.num_atoms.sum())
-        rows = [{"name": "macekit prepare, one process", "structures_per_s": num / seconds, "atoms_per_s": num_atoms / seconds}]
+        rows = [{"name": "macekit prepare, -j 1, start and report included", "structures_per_s": num / seconds, "atoms_per_s": num_atoms / seconds}]
         workers = {"macekit, Python": compare.Worker(sys.executable, __file__, {"kind": "prepared", "path": place["data"]}, 1)}
         if os.path.exists(program):
             workers = {"macekit, C++": Native(program, place["data"]), "macekit, C++, shuffled": Native(program, place["data"], "shuffled"), **workers}
@@ -152,7 +152,7 @@ def main():
             process.close()
     print(f"{num} structures, {num_atoms / num:.1f} atoms on average, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for row in rows:
-        print(f"{row['name']:30} {row['structures_per_s']:12,.0f} structures/s {row['atoms_per_s']:14,.0f} atoms/s" + (f"   spread {100 * row['spread']:3.0f} %" if "spread" in row else ""))
+        print(f"{row['name']:48} {row['structures_per_s']:12,.0f} structures/s {row['atoms_per_s']:14,.0f} atoms/s" + (f"   spread {100 * row['spread']:3.0f} %" if "spread" in row else ""))
     if args.json:
         with open(args.json, "w") as file:
             json.dump({"structures": num, "atoms": num_atoms, "rows": rows}, file, indent=1)

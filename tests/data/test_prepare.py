@@ -258,6 +258,17 @@ def test_broken_files_are_named(tmp_path, capsys, content, words, code):
     assert (got, err.count("\n")) == (code, 1) and words in err and "a.xyz" in err
 
 
+def test_wrong_keys_are_noticed(tmp_path, capsys):
+    write(tmp_path / "a.extxyz", structures(12))
+    wrong = ("--energy-key", "dft_energy", "--forces-key", "dft_forces")
+    code, _, err = run(capsys, "prepare", tmp_path / "a.extxyz", "-o", tmp_path / "data", "--r-max", 4, "-j", 1, *wrong)
+    assert code == 2 and "no frame has the energy dft_energy or the forces dft_forces. Perhaps --energy-key REF_energy --forces-key REF_forces?" in err
+    assert make(capsys, tmp_path / "data", tmp_path / "a.extxyz").column("has_energy").any()  # no --fresh is needed
+    assert len(make(capsys, tmp_path / "bare", tmp_path / "a.extxyz", "--unlabelled", *wrong)) == 12
+    code, out, _ = run(capsys, "data", "check", tmp_path / "a.extxyz", "-j", 1, *wrong, "--stress-key", "sigma")
+    assert code == 0 and "--energy-key REF_energy would read it" in out and "--stress-key REF_stress would read it" in out
+
+
 def test_mistakes_in_the_command(tmp_path, capsys):
     write(tmp_path / "a.extxyz", structures(4))
     base = ["prepare", tmp_path / "a.extxyz", "-o", tmp_path / "data", "-j", 1]

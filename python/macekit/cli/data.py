@@ -42,7 +42,7 @@ def run(argv) -> int:
         show(report.report(args.files[0], args.jobs), args)
         return 0
     groups, options = groups_and_options(args)
-    options.skip_bad_frames = True
+    options.skip_bad_frames = options.unlabelled = True
     with tempfile.TemporaryDirectory(prefix="macekit-") as folder:
         with Progress("reading") as progress:
             header = prepare.prepare(groups, folder, options, args.jobs, progress=progress)

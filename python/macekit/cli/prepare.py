@@ -85,6 +85,7 @@ def run(argv) -> int:
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the folder to make")
     parser.add_argument("--r-max", "--r_max", type=float, required=True, metavar="A", help="cut-off for which neighbours are counted")
     parser.add_argument("--skip-bad-frames", action="store_true", help="drop bad frames and list them")
+    parser.add_argument("--unlabelled", action="store_true", help="take structures without energies and forces")
     parser.add_argument("--valid-fraction", "--valid_fraction", type=float, metavar="F", help="set aside frames for validation, the same as the trainer's valid_fraction")
     parser.add_argument("--split-files", action="store_true", help="set aside whole files instead")
     parser.add_argument("--seed", type=int, default=123, help="of that choice (default 123)")
@@ -101,7 +102,7 @@ def run(argv) -> int:
     if not args.shard_mb > 0:
         raise InputError(f"--shard-mb is {args.shard_mb}, it must be positive")
     options.valid_fraction, options.split_files, options.seed = args.valid_fraction, args.split_files, args.seed
-    options.shard_bytes, options.skip_bad_frames = int(args.shard_mb * (1 << 20)), args.skip_bad_frames
+    options.shard_bytes, options.skip_bad_frames, options.unlabelled = int(args.shard_mb * (1 << 20)), args.skip_bad_frames, args.unlabelled
 
     from macekit.data import prepare, report
 

@@ -44,6 +44,7 @@ class Options:
     config_type: str | None = None                           # of frames that name none
     shard_bytes: int = 32 << 20                              # of input in one shard
     skip_bad_frames: bool = False
+    unlabelled: bool = False                                 # structures without energies and forces are wanted
     valid_fraction: float | None = None
     split_files: bool = False                                # whole files are set aside
     seed: int = 123
@@ -100,7 +101,8 @@ class Job:
         """What a continued run must find again."""
         stats = [os.stat(os.path.join(path, shards.INDEX) if kind == reading.PREPARED else path) for path, kind in zip(self.files, self.kinds)]
         options = dataclasses.asdict(self.options)
-        del options["skip_bad_frames"]  # what is finished holds no bad frames either way
+        for name in ("skip_bad_frames", "unlabelled"):  # what is finished holds no bad frames either way
+            del options[name]
         return {"version": shards.VERSION, "options": json.loads(json.dumps(options)), "keys": self.keys,
                 "files": [{"path": os.path.abspath(path), "head": head, "bytes": s.st_size, "mtime_ns": s.st_mtime_ns} for path, head, s in zip(self.files, self.heads, stats)]}
 
@@ -362,7 +364,7 @@ def _finish(job, folder):
     from macekit import __version__
 
     entries, skipped, not_stored, unused = [], [], collections.Counter(), 0
-    heads, types, elements, inputs = {}, {}, set(), {}
+    heads, types, elements, inputs, found = {}, {}, set(), {}, set()
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "shard-*.h5"))):
         header, crc = shards.read_header(path)
         shard = shards.Shard(path)
@@ -372,6 +374,7 @@ def _finish(job, folder):
         skipped += header["skipped"]
         not_stored.update(header["not_stored"])
         unused += header["unused_stress"]
+        found |= set(shard.arrays)
         heads |= dict.fromkeys(shard.names["head"])
         types |= dict.fromkeys(shard.names["config_type"])
         elements |= set(np.unique(shard.arrays["atomic_numbers"]).tolist())
@@ -380,6 +383,12 @@ def _finish(job, folder):
                 raise ConfigError(f"the input {entry['name']} has one value an atom in some files and one value a structure in others.")
     if not any(entry["num_structures"] for entry in entries):
         raise ConfigError(f"{folder}: no structure is left; all {len(skipped)} frames are bad, the first: {skipped[0]['reason'] if skipped else ''}")
+    if not found & {"energy", "forces"} and not job.options.unlabelled:
+        for name in [*_own_files(folder), os.path.join(folder, PLAN)]:  # of no use to a run with other keys
+            os.remove(name)
+        hints = [f"--{label}-key {near}" for label in ("energy", "forces") if (near := similar(label, not_stored))]
+        raise ConfigError(f"{', '.join(job.names[:3])}: no frame has the energy {job.keys['energy_key']} or the forces {job.keys['forces_key']}. "
+                          + (f"Perhaps {' '.join(hints)}?" if hints else "--unlabelled takes structures without them."))
     header = {
         "format": "macekit dataset", "version": shards.VERSION, "made_by": f"macekit {__version__}", "r_max": job.options.r_max,
         "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, positive under tension", "virials": "eV, -volume times stress"},
@@ -398,6 +407,12 @@ def _finish(job, folder):
         header["split"] = {"file": "split.npy", "crc32": zlib.crc32(order.tobytes()), "num_train": num_train, "num_valid": len(order) - num_train, "valid_fraction": job.options.valid_fraction, "seed": job.options.seed,
                            "by": "file" if job.options.split_files else "frame"}
     _replace(path, header)
+
+
+def similar(label, names):
+    """The most frequent of names {name: count} that sounds like a label; empty if none does."""
+    alike = [name for name in names if label.removesuffix("s") in name.lower() and not name.lower().startswith("free_")]
+    return max(alike, key=lambda name: names[name], default="")
 
 
 def _replace(path, content):

@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from . import shards as storage
+from .prepare import similar
 from .pool import pool_of
 
 CHUNK = 4096  # structures at a time, so that [structures, elements] stays small
@@ -357,9 +358,13 @@ def _findings(r, counts):
         found.append(f"{r['unlabelled']} frames have none of the labels {', '.join(r['keys'][k] for k in storage.LABELS)}.")
     for label in ("energy", "forces"):
         if not r["labels"][label]:
-            found.append(f"No frame has the {label} {r['keys'][label]}.")
+            near = similar(label, r["not_stored"])
+            found.append(f"No frame has the {label} {r['keys'][label]}" + (f"; {near} is there, --{label}-key {near} would read it." if near else "."))
         elif missing := num - r["labels"][label] - (r["isolated_without_forces"] if label == "forces" else 0):
             found.append(f"{missing} of {num} frames lack the {label} {r['keys'][label]}.")
+    for label in ("stress", "virials"):
+        if not r["labels"][label] and (near := similar({"virials": "virial"}.get(label, label), r["not_stored"])):
+            found.append(f"No frame has the {label} {r['keys'][label]}; {near} is there, --{label}-key {near} would read it.")
     periodic = num - r["periodic"]["in none"]
     if 0 < r["labels"]["stress"] < periodic:
         found.append(f"{periodic - r['labels']['stress']} of {periodic} periodic frames lack the stress {r['keys']['stress']}.")
