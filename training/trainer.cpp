@@ -24,7 +24,7 @@ void note_signal(int signal) {
   std::signal(signal, SIG_DFL);  // the second one kills
 }
 
-/// Turns SIGTERM and SIGINT into a flag for as long as it lives.
+/// Turns SIGTERM, SIGINT and SIGUSR1 (which batch systems send before the time is up) into a flag for as long as it lives.
 class Interrupt {
  public:
   Interrupt() {
@@ -40,8 +40,8 @@ class Interrupt {
   static int number() { return received_signal; }
 
  private:
-  static constexpr int signals[] = {SIGTERM, SIGINT};
-  struct sigaction before_[2];
+  static constexpr int signals[] = {SIGTERM, SIGINT, SIGUSR1};
+  struct sigaction before_[std::size(signals)];
 };
 
 class Clock {
@@ -54,7 +54,7 @@ class Clock {
 };
 
 Outcome interrupted(int signal, bool saved) {
-  const std::string name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
+  const std::string name = signal == SIGTERM ? "SIGTERM" : signal == SIGINT ? "SIGINT" : "SIGUSR1";
   return {
       Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
 }

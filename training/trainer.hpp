@@ -64,7 +64,7 @@ class Trainer {
   StepResult step(const balance::Step& step);
   /// Continues from the newest checkpoint that is intact; false if there is none. Damaged ones become warnings.
   bool restore(const Reporter& report);
-  /// Trains to the end. SIGTERM and SIGINT let the current step finish, write a checkpoint and return; a second signal kills.
+  /// Trains to the end. SIGTERM, SIGINT and SIGUSR1 let the current step finish, write a checkpoint and return; a second signal kills.
   Outcome fit(const Reporter& report);
   /// Writes a checkpoint, if this is rank 0.
   void save() const;

@@ -138,9 +138,10 @@ def test_interrupted_training_continues_exactly(core, tmp_path, dtype, kill_at):
     assert newest[0].name == newest[1].name and newest[0].read_bytes() == newest[1].read_bytes()
 
 
-def test_sigint_is_told_apart(core, tmp_path):
-    outcome, _ = fit(make_trainer(core, tmp_path), 2, signal.SIGINT)
-    assert outcome["kind"] == "interrupted" and outcome["signal"] == signal.SIGINT
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGUSR1])
+def test_signals_are_told_apart(core, tmp_path, kind):
+    outcome, _ = fit(make_trainer(core, tmp_path), 2, kind)
+    assert outcome["kind"] == "interrupted" and outcome["signal"] == kind and kind.name in outcome["message"]
 
 
 def test_damaged_checkpoints_are_skipped(core, tmp_path):
