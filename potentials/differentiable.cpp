@@ -44,6 +44,8 @@ class DifferentiableOf final : public Differentiable {
     make_executors();
   }
 
+  void release_workspace() override { make_executors(); }
+
   void evaluate(const Graph& graph, bool gradient, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());
     require<InputError>(graph.num_rows == graph.num_nodes, "training: graphs with ghosts cannot be differentiated");
@@ -70,6 +72,7 @@ class DifferentiableOf final : public Differentiable {
  private:
   void make_executors() {
     const ExecutorConstants constants = constants_.executor(potential_.hyperparameters(), potential_.tensors());
+    plain_.reset(), dual_.reset();
     plain_ = std::make_unique<Executor<T>>(program_, weights_, constants, backend_);
     dual_ = std::make_unique<Executor<Dual<T>>>(program_, weights_, constants, backend_);
   }

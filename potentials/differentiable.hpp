@@ -29,6 +29,8 @@ class Differentiable {
   virtual void set_parameter(int index, const float* data) = 0;
   /// Scale and shift per head, E0 per head and element; constants that are not trained.
   virtual void set_constants(const std::vector<double>& scale, const std::vector<double>& shift, const std::vector<double>& atomic_energies) = 0;
+  /// Gives back all memory that evaluations have taken.
+  virtual void release_workspace() = 0;
   /// Pass 1.  @throws as Evaluator::compute, but NaN results are returned, not thrown: the trainer decides what follows.
   virtual void evaluate(const Graph& graph, bool gradient, Evaluation& result) = 0;
   /// Dual pass on the graph of the last evaluate().

@@ -59,6 +59,12 @@ Outcome interrupted(int signal, bool saved) {
       Outcome::Kind::interrupted, signal, "stopped by " + name + (saved ? "; a checkpoint was written." : " before the first step."), {}};
 }
 
+/// LibTorch has no type for it on the host.
+bool is_out_of_memory(const std::exception& error) {
+  return dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
+         (dynamic_cast<const c10::Error*>(&error) && std::string(error.what()).find("can't allocate memory") != std::string::npos);
+}
+
 /// What is trained, with the contraction weights of elements that no frame has under a name that does not decay: they have no
 /// gradient, and Adam would turn the decay alone into steps of full size.
 std::vector<Parameter> decay_groups(const Model& model, const Dataset& data) {
@@ -122,8 +128,10 @@ std::pair<double, torch::Tensor> Trainer::gradient_of_bin(std::span<const std::i
       torch::Tensor value = factors[0] * sums[0];
       for (std::size_t k = 1; k < sums.size(); ++k) value = value + factors[k] * sums[k];
       return {value.item<double>(), torch::autograd::grad({value}, {trained})[0].contiguous()};
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception& error) {
+      if (!is_out_of_memory(error)) throw;
       require<InputError>(rows.size() > 1, train_->frame(static_cast<int>(rows[0])).source, ": there is not enough memory for this structure of ", atoms, " atoms.");
+      model_->differentiable().release_workspace();  // what the large bin took
       most_atoms_ = std::min(most_atoms_, atoms * 9 / 10);
       notes_.push_back("memory ran out at a bin of " + std::to_string(atoms) + " atoms: it was split, as are those of more than " + std::to_string(most_atoms_) +
                        " from now on. bin_atoms below that avoids it.");

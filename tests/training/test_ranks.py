@@ -188,3 +188,43 @@ def test_a_rank_that_dies_ends_the_others(core, folder):
         assert f"rank {rank} of 3 lost another rank" in error and "--restart auto" in error
     done = alone(folder, "config.yaml", "--restart", "auto", "--max_num_epochs", "1")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_bin_that_does_not_fit_is_split(core, tmp_path):
+    """In a process whose memory ends between the need of the whole batch and that of half of it."""
+    script = tmp_path / "go.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n" + """
+import json, resource
+import numpy as np
+from macekit.training import engine
+from training_support import dataset_of, small_hyperparameters, water
+core = engine()
+
+def make(rows, dtype="float64"):
+    model = core.Model.new(small_hyperparameters(num_channels=64, max_ell=3, correlation=3), [-1.0, -2.0], [0.7], [0.1], 3, dtype)
+    large = [water(1) * (4, 4, 4) for _ in range(rows)]
+    for atoms in large:
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -800.0, np.ones((len(atoms), 3))
+    data = dataset_of(core, large, [1, 8], 3.5)
+    return core.Trainer(model, data, data, json.dumps({"batch_size": rows, "max_num_epochs": 1, "valid_batch_size": 1}))
+
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+before = size()
+whole = make(8)
+free = whole.gradient(list(range(8)))
+needed = size() - before
+trainer = make(8)
+trainer.gradient([0])
+resource.setrlimit(resource.RLIMIT_AS, (size() + needed * 6 // 10,) * 2)
+reports = []
+outcome = trainer.fit(reports.append)
+print(json.dumps({"outcome": outcome["kind"], "message": outcome["message"], "notes": [r["message"] for r in reports if r["kind"] == "warning"],
+                  "loss": next((r["loss"] for r in reports if r["kind"] == "step"), None), "expected": free[0]}))
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment())
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["outcome"] == "finished" and result["loss"] == pytest.approx(result["expected"], rel=1e-12)
+    assert result["notes"] and all("memory ran out at a bin of" in note and "it was split" in note for note in result["notes"])
