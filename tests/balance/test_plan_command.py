@@ -34,6 +34,15 @@ def test_sizes_of_structures_are_those_of_ase(structures):
     assert sizes.num_edges.tolist() == [len(ase.neighborlist.neighbor_list("i", a, 4.0)) for a in frames]
 
 
+def test_a_prepared_dataset_has_the_sizes_of_its_structures(structures, tmp_path, capsys):
+    path, _ = structures
+    assert main(["prepare", str(path), "-o", str(tmp_path / "prepared"), "--r-max", "4", "--unlabelled"]) == 0
+    expected, prepared = sizes_of(path, 4.0), sizes_of(tmp_path / "prepared")
+    assert prepared.num_atoms.tolist() == expected.num_atoms.tolist() and prepared.num_edges.tolist() == expected.num_edges.tolist()
+    assert main(["plan", str(tmp_path / "prepared"), "--max-atoms", "96", "--ranks", "2"]) == 0
+    assert "balance" in capsys.readouterr().out
+
+
 def test_the_report_is_that_of_the_plan(structures, tmp_path, capsys):
     path, frames = structures
     out, picture = tmp_path / "plan.json", tmp_path / "plan.png"

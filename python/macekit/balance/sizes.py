@@ -51,7 +51,7 @@ def sizes_of(path, r_max=None) -> Sizes:
     """Sizes of what lies at `path`.
 
     NAME.json, NAME.npz   "num_atoms" and "num_edges", lists or arrays of one number a structure
-    a folder              prepared data: every *.h5 file with data sets num_atoms and num_edges, in the order of their names
+    a folder              a dataset of macekit prepare
     anything else         structures that ASE reads; edges are counted within r_max (Angstrom)
     """
     path = Path(path)
@@ -85,28 +85,15 @@ def sizes_of(path, r_max=None) -> Sizes:
         num_atoms.append(len(frame))
         if len(frame) == 0:
             raise ValueError(f"{path} frame {len(num_atoms) - 1}: has no atoms")
-        neighbors = _core.neighbors(frame.positions, frame.cell.array, [bool(p) for p in frame.pbc], float(r_max))
-        num_edges.append(len(neighbors[0]))
+        num_edges.append(_core.neighbor_counts(frame.positions, frame.cell.array, [bool(p) for p in frame.pbc], float(r_max))[0])
     return Sizes(num_atoms, num_edges)
 
 
 def _prepared(folder):
-    """Prepared data: columns of all shards in a row."""
-    shards = sorted(folder.glob("*.h5")) + sorted(folder.glob("*.hdf5"))
-    if not shards:
-        raise OSError(f"{folder}: holds no prepared data (*.h5 with num_atoms and num_edges)")
-    try:
-        import h5py
-    except ImportError:
-        raise ValueError(f"{folder}: prepared data need h5py; install it (pip install h5py)") from None
-    columns = {"num_atoms": [], "num_edges": []}
-    for shard in shards:
-        with h5py.File(shard) as file:
-            for key, parts in columns.items():
-                if key not in file:
-                    raise ValueError(f"{shard}: has no data set {key}; prepare the data again")
-                parts.append(file[key][:])
-    return Sizes(*(np.concatenate(parts) for parts in columns.values()))
+    from ..data import open_shards
+
+    dataset = open_shards(str(folder))
+    return Sizes(dataset.num_atoms, dataset.num_edges)
 
 
 # What is drawn, from published facts: number of structures; atoms and edges of each group. Means, maxima and counts are those of the data
