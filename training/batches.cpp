@@ -12,40 +12,61 @@ namespace {
 
 balance::Size size_of(const Dataset& data, std::int64_t row) { return {data.num_atoms(static_cast<int>(row)), data.num_edges(static_cast<int>(row))}; }
 
-class Sequential final : public balance::Sampler {
+// Which structures a step sees is decided without its bins, so that it does not depend on them, nor on the number of ranks.
+class Batches final : public balance::Sampler {
  public:
-  Sequential(const Dataset& data, const balance::Options& options) : data_(data), options_(options) {
-    if (options.max_atoms) caps_.atoms = options.max_atoms;
-    if (options.max_edges) caps_.edges = options.max_edges;
+  Batches(const Dataset& data, const Settings& settings, int num_bins) : data_(data), batch_size_(settings.batch_size), num_bins_(num_bins) {
+    if (settings.bin_atoms) caps_.atoms = settings.bin_atoms;
+    if (settings.bin_edges) caps_.edges = settings.bin_edges;
+    for (int row = 0; row < data.size(); ++row)
+      require<InputError>(data.num_atoms(row) <= caps_.atoms && data.num_edges(row) <= caps_.edges, data.frame(row).source, ": its ", data.num_atoms(row), " atoms and ",
+                          data.num_edges(row), " edges are more than a bin may hold; raise bin_atoms and bin_edges.");
+    if (!settings.shuffle) return;
+    balance::Options options;
+    options.step_graphs = batch_size_, options.seed = settings.seed;
+    options.block_size = 64;  // everything is in memory, so that any order is as good
+    std::vector<balance::Size> sizes;
+    for (int row = 0; row < data.size(); ++row) sizes.push_back(size_of(data, row));
+    shuffled_ = balance::make_sampler(balance::Kind::balanced, balance::sizes_of(std::move(sizes)), options);
   }
-  std::int64_t num_steps(std::int64_t) override { return (data_.size() + options_.step_graphs - 1) / options_.step_graphs; }
+
+  std::int64_t num_steps(std::int64_t epoch) override { return shuffled_ ? shuffled_->num_steps(epoch) : (data_.size() + batch_size_ - 1) / batch_size_; }
+
   balance::Step step(std::int64_t epoch, std::int64_t number) override {
-    const std::int64_t begin = number * options_.step_graphs, end = std::min<std::int64_t>(data_.size(), begin + options_.step_graphs);
     std::vector<balance::Item> items;
     std::vector<balance::Load> loads;
-    for (std::int64_t row = begin; row < end; ++row) {
+    for (std::int64_t row : rows(epoch, number)) {
       items.push_back({row, size_of(data_, row)});
       loads.push_back({static_cast<float>(items.back().size.atoms), static_cast<float>(items.back().size.edges + 1)});
     }
     std::vector<int> bin_of;
-    int num_bins = options_.virtual_bins;
-    while ((bin_of = balance::pack(items, loads, num_bins, caps_)).empty()) {
-      require<InputError>(num_bins < options_.virtual_bins + static_cast<int>(items.size()), "a structure of step ", number,
-                          " is larger than a bin may be; raise bin_atoms and bin_edges.");
-      ++num_bins;
-    }
+    int num_bins = num_bins_;
+    while ((bin_of = balance::pack(items, loads, num_bins, caps_)).empty()) ++num_bins;
     std::vector<std::vector<int>> bins(num_bins);
     for (std::size_t k = 0; k < items.size(); ++k) bins[bin_of[k]].push_back(static_cast<int>(items[k].structure));
     balance::Step step = make_step(data_, bins);
     step.epoch = epoch, step.index = number;
     return step;
   }
-  std::uint64_t hash() const override { return static_cast<std::uint64_t>(options_.step_graphs) << 32 | static_cast<std::uint32_t>(options_.virtual_bins); }
+
+  std::uint64_t hash() const override {
+    const std::uint64_t order = shuffled_ ? shuffled_->hash() : static_cast<std::uint64_t>(batch_size_);
+    return order * 0x9e3779b97f4a7c15 + static_cast<std::uint64_t>(num_bins_);
+  }
 
  private:
+  std::vector<std::int64_t> rows(std::int64_t epoch, std::int64_t number) {
+    if (shuffled_) return shuffled_->step(epoch, number).structures;
+    std::vector<std::int64_t> result(std::min<std::int64_t>(batch_size_, data_.size() - number * batch_size_));
+    std::iota(result.begin(), result.end(), number * batch_size_);
+    return result;
+  }
+
   const Dataset& data_;
-  balance::Options options_;
+  std::int64_t batch_size_;
+  int num_bins_;
   balance::Caps caps_;
+  std::unique_ptr<balance::Sampler> shuffled_;
 };
 
 }  // namespace
@@ -69,17 +90,7 @@ balance::Step make_step(const Dataset& data, const std::vector<std::vector<int>>
 }
 
 std::unique_ptr<balance::Sampler> make_batches(const Dataset& data, const Settings& settings, int num_ranks) {
-  balance::Options options;
-  options.virtual_bins = settings.bins > 0 ? settings.bins : num_ranks;
-  options.max_atoms = settings.bin_atoms, options.max_edges = settings.bin_edges;
-  options.step_graphs = settings.batch_size;
-  options.seed = settings.seed;
-  options.window_steps = 1;  // what a step sees must not depend on bins or ranks
-  if (!settings.shuffle) return std::make_unique<Sequential>(data, options);
-  options.block_size = 64;  // everything is in memory, so that any order is as good
-  std::vector<balance::Size> sizes;
-  for (int row = 0; row < data.size(); ++row) sizes.push_back(size_of(data, row));
-  return balance::make_sampler(balance::Kind::balanced, balance::sizes_of(std::move(sizes)), options);
+  return std::make_unique<Batches>(data, settings, settings.bins > 0 ? settings.bins : num_ranks);
 }
 
 }  // namespace macekit::training

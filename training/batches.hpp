@@ -8,9 +8,10 @@
 
 namespace macekit::training {
 
-/// The optimiser steps of a training: shuffled and balanced (training/balance), or with `shuffle` off in the order of the set,
-/// `batch_size` structures each, the last step what remains.
+/// The optimiser steps of a training, of about `batch_size` structures: shuffled (training/balance), or with `shuffle` off in the order of
+/// the set. Each is spread over bins of near-equal atoms and edges, more than asked for where bin_atoms and bin_edges demand it.
 /// @param num_ranks  bins of a step where the settings leave them open
+/// @throws InputError  naming a structure that is larger than a bin may be
 std::unique_ptr<balance::Sampler> make_batches(const Dataset& data, const Settings& settings, int num_ranks);
 
 /// Any structures as one step of so many bins.

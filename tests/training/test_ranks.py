@@ -99,6 +99,20 @@ def test_an_epoch_visits_every_frame_once(core):
             assert epochs[0] != epochs[1]
 
 
+def test_what_a_step_sees_does_not_depend_on_bins(core):
+    model = core.Model.new(small_hyperparameters(), [-1.0, -2.0], [0.7], [0.1], 3, "float64")
+    data = dataset_of(core, [water(k) for k in range(23)], [1, 8], 3.5)
+    seen = []
+    for bins in (1, 2, 3, 4, 8):
+        trainer = core.Trainer(model, data, data, json.dumps({"batch_size": 4, "bins": bins}))
+        steps_seen = [trainer.batch(2, k) for k in range(trainer.num_batches())]
+        assert all(len(step) == bins for step in steps_seen)
+        seen.append([sorted(row for rows in step for row in rows) for step in steps_seen])
+    assert all(other == seen[0] for other in seen)
+    with pytest.raises(ValueError, match="frame 1: its 6 atoms and .* edges are more than a bin may hold; raise bin_atoms"):
+        core.Trainer(model, data, data, json.dumps({"bin_atoms": 5}))
+
+
 def test_deterministic_training_has_the_same_bits_on_any_number_of_ranks(core, folder):
     results = []
     for ranks in (1, 2, 4):
@@ -126,9 +140,9 @@ def test_stop_on_two_ranks_and_go_on_with_four(core, folder):
     log, deadline = folder / "parts" / "w.log.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and not (log.exists() and '"epoch": 3' in log.read_text()):
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)  # mpirun passes it on; after SIGTERM it would kill the ranks within a second
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0 and "stopped by SIGTERM; a checkpoint was written" in stderr, stderr
+    assert process.returncode != 0 and "stopped by SIGUSR1; a checkpoint was written" in stderr, stderr
     done = mpirun(folder, 4, *arguments, "--restart", "auto")
     assert done.returncode == 0, done.stderr
     assert "continuing from step" in done.stdout
