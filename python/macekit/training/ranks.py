@@ -4,6 +4,7 @@
 import datetime
 import os
 import subprocess
+import sys
 import tempfile
 
 from .config import ConfigError
@@ -65,22 +66,29 @@ def together(ranks, work):
     try:
         result = work()
     except Exception as error:
-        if ranks.size > 1:
-            ranks.agree(str(error) or type(error).__name__)
-        raise
-    ranks.agree("")
+        if ranks.size == 1:
+            raise
+        failure = error
+    else:
+        failure = None
+    try:
+        ranks.agree("" if failure is None else str(failure) or type(failure).__name__)
+    except Exception as agreed:
+        agreed.of_all_ranks = True
+        raise agreed from failure
     return result
+
+
+def silent(error):
+    """Whether rank 0 prints this error for all: all ranks have it, or none has met the others yet."""
+    distributed = sys.modules.get("torch.distributed")
+    return place().rank > 0 and (getattr(error, "of_all_ranks", False) or not (distributed and distributed.is_initialized()))
 
 
 def lost(error):
     """Whether an error of torch.distributed says that another rank is gone."""
     text = str(error).lower()
     return any(word in text for word in ("connection closed", "connection reset", "timed out", "broken pipe", "socket", "gloo"))
-
-
-def speaks(error):
-    """Whether a rank other than the first must print the error itself: no agreement of ranks has come before it."""
-    return not (type(error).__name__ == "InputError" or isinstance(error, (ConfigError, OSError)))
 
 
 def _meeting_point(here):

@@ -36,7 +36,7 @@ def report_error(error):
     if here.size > 1 and isinstance(error, RuntimeError) and ranks.lost(error):
         print(f"macekit train: rank {here.rank} of {here.size} lost another rank, which died or no longer answers; the last checkpoint is untouched. Continue with --restart auto.", file=sys.stderr)
         return 3
-    if here.rank > 0 and not ranks.speaks(error):
+    if ranks.silent(error):
         return 2
     if isinstance(error, configuration.BrokenFile) or (kind == "FileError" and isinstance(error, OSError)):
         code = 3
@@ -97,6 +97,17 @@ class _Training:
         self.visited = [f for head in heads for f in head.sets["train"] * (1 if head.old else times)]
         self.visited_set = self.datasets["train"] if times == 1 else data.make_dataset(core, self.visited, elements, config["r_max"])
 
+    def _make_trainer(self):
+        identity = json.dumps(_identity(self.config))
+        self.group.require_same("configuration", int(hashlib.sha256(identity.encode()).hexdigest()[:15], 16))
+        settings = configuration.engine_settings(self.config, self.folder)
+        return self.core.Trainer(self.model, self.visited_set, self.datasets["valid"], settings, identity, self.group)
+
+    def _warn(self, report):
+        """What a rank other than the first has to say: only it knows."""
+        if report["kind"] == "warning":
+            print(f"warning: rank {self.group.rank}: {report['message']}", file=sys.stderr)
+
     def run(self):
         core, config, screen, stem = self.core, self.config, self.screen, self.stem
         if config["dry_run"]:
@@ -105,18 +116,16 @@ class _Training:
         first = self.group.rank == 0
         if first and self.old and config["restart"] == "no":
             core.remove_checkpoints(self.folder, config["name"])
-        identity = json.dumps(_identity(config))
-        self.group.require_same("configuration", int(hashlib.sha256(identity.encode()).hexdigest()[:15], 16))
-        trainer = core.Trainer(self.model, self.visited_set, self.datasets["valid"], configuration.engine_settings(config, self.folder), identity, self.group)
+        trainer = ranks.together(self.group, self._make_trainer)
         if not first:
             if config["restart"] == "auto":
-                trainer.restore()
-            outcome = trainer.fit()
+                ranks.together(self.group, trainer.restore)
+            outcome = trainer.fit(self._warn)
             return 128 + outcome["signal"] if outcome["kind"] == "interrupted" else 2 if outcome["kind"] == "diverged" else 0
 
         with Log(f"{stem}.log.jsonl", config["log_steps"]) as log:
             listener = screen.listener(config, log, self.names)
-            if config["restart"] == "auto" and trainer.restore(listener):
+            if config["restart"] == "auto" and ranks.together(self.group, lambda: trainer.restore(listener)):
                 screen.say(f"continuing from step {trainer.num_steps}, epoch {trainer.epoch}")
                 log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch, "ranks": self.group.size})
             else:
