@@ -136,7 +136,8 @@ def compare(whole, parts, exact):
                 assert record == reference, f"{key}: {record} differs from {reference}"
             else:
                 assert record.get("frames") == reference.get("frames") and record["lr"] == reference["lr"], f"{key}: {record} differs from {reference}"
-                worst = max(worst, abs(record["loss"] - reference["loss"]) / abs(reference["loss"]))
+                value, wanted = ((r["errors"] if "errors" in r else r)["loss"] for r in (record, reference))
+                worst = max(worst, abs(value - wanted) / abs(wanted))
     a, b = (np.load(folder / "weights.npz") for folder in (whole, parts))
     worst = max(worst, max(np.abs(a[name] - b[name]).max() / np.abs(a[name]).max() for name in a.files))
     assert worst <= (0 if exact else 1e-10), f"the weights differ by {worst:.1e}"
