@@ -7,19 +7,11 @@
 
 namespace macekit::training {
 
-void Ranks::Sum::wait() {
-  if (work_) work_->wait();
-  work_ = nullptr;
-}
-
-Ranks::Sum Ranks::begin_sum(torch::Tensor& tensor) const {
-  Sum sum;
-  if (alone()) return sum;
+void Ranks::sum(torch::Tensor& tensor) const {
+  if (alone()) return;
   std::vector<torch::Tensor> tensors{tensor};
-  sum.work_ = group_->allreduce(tensors);
-  return sum;
+  group_->allreduce(tensors)->wait();
 }
-void Ranks::sum(torch::Tensor& tensor) const { begin_sum(tensor).wait(); }
 
 std::vector<torch::Tensor> Ranks::gather(const torch::Tensor& tensor) const {
   if (alone()) return {tensor};
@@ -28,12 +20,6 @@ std::vector<torch::Tensor> Ranks::gather(const torch::Tensor& tensor) const {
   std::vector<torch::Tensor> mine{tensor};
   group_->allgather(all, mine)->wait();
   return all[0];
-}
-
-bool Ranks::any(bool mine) const {
-  torch::Tensor count = torch::tensor({mine ? 1.0 : 0.0}, torch::kFloat64);
-  sum(count);
-  return count.item<double>() > 0;
 }
 
 void Ranks::agree(const std::string& failure) const {

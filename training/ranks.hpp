@@ -21,20 +21,8 @@ class Ranks {
 
   /// Replaces a tensor by its sum over ranks, the same bits on each.
   void sum(torch::Tensor& tensor) const;
-  /// Begins the same; the tensor is the sum after wait().
-  class Sum {
-   public:
-    void wait();
-
-   private:
-    friend class Ranks;
-    c10::intrusive_ptr<c10d::Work> work_;
-  };
-  Sum begin_sum(torch::Tensor& tensor) const;
   /// The tensors of all ranks, which have one shape and type.
   std::vector<torch::Tensor> gather(const torch::Tensor& tensor) const;
-  /// Whether any rank says so.
-  bool any(bool mine) const;
   /// Ends all ranks with one sentence, that of the lowest rank that has one.
   /// @throws InputError
   void agree(const std::string& failure) const;
