@@ -154,16 +154,19 @@ std::pair<double, torch::Tensor> Trainer::gradient(const balance::Step& step) {
   double* fact = facts.data_ptr<double>();
   torch::Tensor sum;
   std::vector<torch::Tensor> apart;  // in deterministic mode
+  const torch::Tensor zero = torch::zeros_like(model_->trained().detach());
   const bool together = !settings_.deterministic || ranks_.alone();
   for (int k : mine) {
-    if (step.loads[k].graphs == 0) continue;
+    if (step.loads[k].graphs == 0) {
+      if (!together) apart.push_back(zero);  // one a bin, in their order
+      continue;
+    }
     auto [loss, gradient] = gradient_of_bin(step.bin(k), factors);
     fact[k] = loss;
     if (!together) apart.push_back(gradient);
     else if (sum.defined()) sum.add_(gradient);
     else sum = gradient;
   }
-  const torch::Tensor zero = torch::zeros_like(model_->trained().detach());
   fact[num_bins + ranks_.rank()] = Interrupt::number();
   ranks_.sum(facts);
   if (together) {

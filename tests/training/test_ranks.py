@@ -125,6 +125,14 @@ def test_deterministic_training_has_the_same_bits_on_any_number_of_ranks(core, f
         assert records == results[0][1]
 
 
+def test_more_bins_than_structures(core, folder):
+    arguments = ["config.yaml", "--deterministic", "true", "--batch_size", "2", "--max_num_epochs", "2"]
+    assert alone(folder, *arguments, "--work_dir", "one").returncode == 0
+    done = mpirun(folder, 2, *arguments, "--work_dir", "two")
+    assert done.returncode == 0, done.stderr
+    assert distance(weights(core, folder / "one" / "w.mace"), weights(core, folder / "two" / "w.mace")) == 0
+
+
 def test_training_on_ranks_equals_that_on_one(core, folder):
     assert alone(folder, "config.yaml", "--work_dir", "one").returncode == 0
     done = mpirun(folder, 3, "config.yaml", "--work_dir", "three", "--bins", "0")
