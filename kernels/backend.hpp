@@ -56,10 +56,12 @@ struct Kernels {
   void (*gate_adjoint)(const GateAdjointArgs<N>&);
   void (*activate_rows)(const ActivateArgs<N>&);
   void (*activate_rows_adjoint)(const ActivateAdjointArgs<N>&);
+  void (*tabulated_convolution)(const TabulatedConvolutionArgs<N>&);
+  void (*tabulated_convolution_adjoint)(const TabulatedConvolutionAdjointArgs<N>&);
   void (*geometry_adjoint)(const GeometryAdjointArgs<T>&);          ///< plain numbers only
   void (*embed_species_adjoint)(const EmbedAdjointArgs<T>&);        ///< dual numbers only
-  void (*tabulated_convolution)(const TabulatedConvolutionArgs<T>&);  ///< plain numbers only
-  void (*tabulated_convolution_adjoint)(const TabulatedConvolutionAdjointArgs<T>&);
+  void (*tabulate)(const TabulateArgs<T>&);
+  void (*tabulate_adjoint)(const TabulateAdjointArgs<T>&);
   void (*repulsion)(const RepulsionArgs&);                          ///< double
 };
 /// N: double, float and their duals. For `simd` the widest instruction set that the processor has (dispatch.hpp).

@@ -9,7 +9,8 @@
   F(convolution_adjoint, ConvolutionAdjointArgs) F(linear, LinearArgs) F(linear_adjoint, LinearAdjointArgs) F(contraction, ContractionArgs) \
   F(contraction_adjoint, ContractionAdjointArgs) F(readout, ReadoutArgs) F(readout_adjoint, ReadoutAdjointArgs) F(embed_species, EmbedArgs) \
   F(density, DensityArgs) F(density_adjoint, DensityAdjointArgs) F(normalize, NormalizeArgs) F(normalize_adjoint, NormalizeAdjointArgs) \
-  F(gate, GateArgs) F(gate_adjoint, GateAdjointArgs) F(activate_rows, ActivateArgs) F(activate_rows_adjoint, ActivateAdjointArgs)
+  F(gate, GateArgs) F(gate_adjoint, GateAdjointArgs) F(activate_rows, ActivateArgs) F(activate_rows_adjoint, ActivateAdjointArgs) \
+  F(tabulated_convolution, TabulatedConvolutionArgs) F(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
 
 #define MACEKIT_DECLARE_KERNEL(function, Args) \
   template <class N>                           \
@@ -23,9 +24,9 @@
   template <class T>                                                         \
   void embed_species_adjoint(const EmbedAdjointArgs<T>&);                    \
   template <class T>                                                         \
-  void tabulated_convolution(const TabulatedConvolutionArgs<T>&);            \
+  void tabulate(const TabulateArgs<T>&);                                     \
   template <class T>                                                         \
-  void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>&); \
+  void tabulate_adjoint(const TabulateAdjointArgs<T>&);                      \
   void repulsion(const RepulsionArgs&);                                      \
   template <class T>                                                         \
   double multiply_adds(long);                                                \
@@ -33,7 +34,7 @@
   const Kernels<N>& list() {                                                 \
     using T = scalar_t<N>;                                                   \
     static const Kernels<N> all = {MACEKIT_FOR_EACH_KERNEL(MACEKIT_LIST_KERNEL) geometry_adjoint<T>, embed_species_adjoint<T>, \
-                                   tabulated_convolution<T>, tabulated_convolution_adjoint<T>, repulsion}; \
+                                   tabulate<T>, tabulate_adjoint<T>, repulsion}; \
     return all;                                                              \
   }                                                                          \
   }

@@ -300,7 +300,7 @@ void for_tiles(const TabulatedConvolutionArgs<T>& a, const Block<T>& b, const F&
     const int width = tile_width<T>(a.channels, c);
     for (int p = 0; p < t.num_paths; ++p) {
       const auto& path = t.paths[p];
-      const Place<T> at{(static_cast<long>(c) * t.num_paths + static_cast<long>(p) * width) * a.radial.num_knots, width,
+      const Place<T> at{tile_offset(c, width, p, t.num_paths, a.radial.num_knots), width,
                         a.u ? a.u + static_cast<long>(path.l1) * path.l1 * a.channels + c : nullptr, static_cast<long>(t.in_components) * a.channels,
                         a.graph.sender + b.first_edge, b.B.data() + static_cast<long>(b.num_edges) * path.b_offset, a.channels};
       with_sizes(path.l1, path.l3, [&]<int D1, int D3>() {
@@ -311,10 +311,8 @@ void for_tiles(const TabulatedConvolutionArgs<T>& a, const Block<T>& b, const F&
   }
 }
 
-}  // namespace
-
 template <class T>
-void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
+void forward(const TabulatedConvolutionArgs<T>& a) {
   const Graph& g = a.graph;
   const int parts = num_parts();
   for_parts("macekit::tabulated_convolution", parts, [&](int part) {
@@ -331,7 +329,7 @@ void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
 }
 
 template <class T>
-void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
+void adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
   const TabulatedConvolutionArgs<T>& a = args.forward;
   const Graph& g = a.graph;
   const ConvolutionView& t = a.tables;
@@ -363,8 +361,21 @@ void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& arg
   add_copies(copies, g.num_rows, u_size, args.u_bar);
 }
 
-MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution, TabulatedConvolutionArgs)
-MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
+}  // namespace
+
+template <class N>
+void tabulated_convolution(const TabulatedConvolutionArgs<N>& a) {
+  if constexpr (is_dual<N>) tabulated_convolution_dual(a);
+  else forward(a);
+}
+template <class N>
+void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<N>& args) {
+  if constexpr (is_dual<N>) tabulated_convolution_dual_adjoint(args);
+  else adjoint(args);
+}
+
+MACEKIT_INSTANTIATE(tabulated_convolution, TabulatedConvolutionArgs)
+MACEKIT_INSTANTIATE(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
 
 }  // namespace macekit::MACEKIT_ISA
 

@@ -19,27 +19,50 @@ struct RadialTable {
   const T* only = nullptr;     ///< the coefficients, where all pairs have the same
 };
 
-/// The convolution of convolution.hpp with tabulated R(r), for plain numbers. Per edge and channel it costs 6 multiply-adds a
-/// path for R where the network costs one for each of its hidden units.
-template <class T>
+/// The convolution of convolution.hpp with tabulated R(r). Per edge and channel it costs 6 multiply-adds a path for R where the
+/// network costs one for each of its hidden units. Of dual numbers all pairs of species have one table, whose coefficients are weights.
+template <class N>
 struct TabulatedConvolutionArgs {
+  using T = scalar_t<N>;
   Graph graph;
   ConvolutionView tables;
   int channels;          ///< padded
   RadialTable<T> radial;
-  const T* Y;            ///< [E][(max_ell+1)^2]
-  const T* u;            ///< [num_rows][in_components][channels]; null: 1, the features of the sender are part of the table
-  T* A;                  ///< [N][num_out][channels], overwritten
+  const T* Y;            ///< [E][planes][(max_ell+1)^2]
+  const T* u;            ///< [num_rows][in_components][planes][channels]; null (plain numbers only): 1, the features of the sender are part of the table
+  T* A;                  ///< [N][num_out][planes][channels], overwritten
+  const double* vec_dot = nullptr;  ///< [E][3] dual numbers only
 };
 
 /// Adjoint; every output is added to.
-template <class T>
+template <class N>
 struct TabulatedConvolutionAdjointArgs {
-  TabulatedConvolutionArgs<T> forward;
+  using T = scalar_t<N>;
+  TabulatedConvolutionArgs<N> forward;
   const T* A_bar;
-  T* u_bar;         ///< [num_rows][in_components][channels]; may be null
-  T* Y_bar;         ///< [E][(max_ell+1)^2]
-  double* vec_bar;  ///< [E][3] the share of R(|vec|)
+  T* u_bar;         ///< [num_rows][in_components][planes][channels]; may be null
+  T* Y_bar;         ///< plain numbers: [E][(max_ell+1)^2]
+  double* vec_bar;  ///< plain numbers: [E][3] the share of R(|vec|)
+  T* table_bar = nullptr;  ///< dual numbers: the tangent of the gradient of radial.only, in its layout
+};
+
+/// The table of a radial network from splines of its hidden units: coefficients = hidden W, W its last layer.
+template <class T>
+struct TabulateArgs {
+  int num_knots, hidden_width, num_paths, channels;  ///< widths padded
+  const T* hidden;  ///< [num_knots][hidden_width] coefficients of the hidden units
+  const T* weight;  ///< [hidden_width][num_paths * channels]
+  T* table;         ///< as RadialTable::only, overwritten
+};
+
+/// Adjoint; both outputs are added to.
+template <class T>
+struct TabulateAdjointArgs {
+  TabulateArgs<T> forward;
+  const T* weight_transposed;  ///< [num_paths * channels][hidden_width]
+  const T* table_bar;
+  T* hidden_bar;  ///< [num_knots][hidden_width]
+  T* weight_bar;  ///< [hidden_width][num_paths * channels]
 };
 
 }  // namespace macekit

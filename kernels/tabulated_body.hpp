@@ -40,5 +40,15 @@ template <class T>
 MACEKIT_INLINE int tile_width(int channels, int c) {
   return channels - c < RadialTable<T>::tile ? channels - c : RadialTable<T>::tile;
 }
+/// Where the knots of a path and of the tile that begins at channel c begin.
+MACEKIT_INLINE long tile_offset(int c, int width, int path, int num_paths, int num_knots) {
+  return (static_cast<long>(c) * num_paths + static_cast<long>(path) * width) * num_knots;
+}
+
+// Dual numbers have a source of their own (tabulated_dual.cpp).
+template <class T>
+void tabulated_convolution_dual(const TabulatedConvolutionArgs<Dual<T>>&);
+template <class T>
+void tabulated_convolution_dual_adjoint(const TabulatedConvolutionAdjointArgs<Dual<T>>&);
 
 }  // namespace macekit::MACEKIT_ISA

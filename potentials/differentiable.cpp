@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "kernels/error.hpp"
@@ -13,9 +14,27 @@
 #include "potentials/executor_templates.hpp"
 #include "potentials/model.hpp"
 #include "potentials/model_constants.hpp"
+#include "potentials/radial_tables.hpp"
 
 namespace macekit {
 namespace {
+
+// Tables have at least and at most so many intervals, and a relative error near rounding.
+template <class T>
+constexpr int least_intervals = sizeof(T) == 8 ? 256 : 128;
+constexpr int most_intervals = 2048;
+template <class T>
+constexpr double table_tolerance = sizeof(T) == 8 ? 1e-10 : 1e-6;
+
+// A program and what runs it, on plain and on dual numbers.
+template <class T>
+struct Machine {
+  Machine(Program p, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend)
+      : program(std::move(p)), plain(program, weights, constants, backend), dual(program, weights, constants, backend) {}
+  Program program;
+  Executor<T> plain;
+  Executor<Dual<T>> dual;
+};
 
 template <class T>
 class DifferentiableOf final : public Differentiable {
@@ -26,7 +45,6 @@ class DifferentiableOf final : public Differentiable {
         program_(mace_program(potential.hyperparameters(), potential.tensors(), 64 / sizeof(T))),
         weights_(program_, backend),
         constants_(potential.hyperparameters(), potential.tensors()) {
-    make_executors();
     for (const auto& [name, shape] : trainable_shapes(potential.hyperparameters(), potential.tensors())) {
       index_[name] = static_cast<int>(parameters_.size());
       parameters_.push_back({name, shape});
@@ -41,24 +59,28 @@ class DifferentiableOf final : public Differentiable {
     require<ShapeError>(scale.size() == constants_.scale.size() && shift.size() == constants_.shift.size(), "set_constants: one scale and shift for each head");
     require<ShapeError>(atomic_energies.size() == constants_.atomic_energies.size(), "set_constants: one E0 for each head and element");
     constants_.scale = scale, constants_.shift = shift, constants_.atomic_energies = atomic_energies;
-    make_executors();
+    release_workspace();
   }
-
-  void release_workspace() override { make_executors(); }
+  void set_radial(Radial radial) override {
+    radial_ = radial, stale_ = true;
+    if (radial == Radial::table && !tabulated(least_intervals<T>)) radial_ = Radial::network;
+  }
+  void release_workspace() override { machine_ = nullptr, machines_.clear(), stale_ = true; }
 
   void evaluate(const Graph& graph, bool gradient, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());
     require<InputError>(graph.num_rows == graph.num_nodes, "training: graphs with ghosts cannot be differentiated");
     if (stale_) {
       weights_.pack([&](const std::string& name) { return values_[index_.at(name)].data(); });
+      machine_ = choose_machine();
       stale_ = false;
     }
     constants_.start(graph, result);
     NoExchange exchange;
     std::vector<double> graph_energy(graph.num_nodes, 0.0);
-    plain_->forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy.data());
+    machine_->plain.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy.data());
     result.edge_gradient.assign(gradient ? 3L * graph.num_edges : 0, 0.0);
-    if (gradient) plain_->adjoint(exchange, result.edge_gradient.data());
+    if (gradient) machine_->plain.adjoint(exchange, result.edge_gradient.data());
     constants_.sum(graph, graph_energy, result);
     result.node_features.clear();
   }
@@ -70,11 +92,26 @@ class DifferentiableOf final : public Differentiable {
   }
 
  private:
-  void make_executors() {
-    const ExecutorConstants constants = constants_.executor(potential_.hyperparameters(), potential_.tensors());
-    plain_.reset(), dual_.reset();
-    plain_ = std::make_unique<Executor<T>>(program_, weights_, constants, backend_);
-    dual_ = std::make_unique<Executor<Dual<T>>>(program_, weights_, constants, backend_);
+  // None where nothing can be tabulated.
+  std::optional<Program> tabulated(int intervals) const {
+    Program program = program_;
+    if (!tabulate_in_training(program, intervals, potential_.hyperparameters().distance_transform != "None")) return {};
+    return program;
+  }
+  // Of the network (0 intervals), or of its tables.
+  Machine<T>* machine(int intervals) {
+    std::unique_ptr<Machine<T>>& machine = machines_[intervals];
+    if (!machine)
+      machine = std::make_unique<Machine<T>>(intervals > 0 ? tabulated(intervals).value() : program_, weights_, constants_.executor(potential_.hyperparameters(), potential_.tensors()), backend_);
+    return machine.get();
+  }
+  Machine<T>* choose_machine() {
+    if (radial_ == Radial::table)
+      for (int intervals = least_intervals<T>; intervals <= most_intervals; intervals *= 2) {
+        Machine<T>* found = machine(intervals);
+        if (found->plain.table_error() <= table_tolerance<T>) return found;
+      }
+    return machine(0);
   }
   template <class S>
   void assign(int index, const S* data) {
@@ -85,12 +122,12 @@ class DifferentiableOf final : public Differentiable {
   void dual_pass(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<S*>& gradient) {
     require<ShapeError>(gradient.size() == parameters_.size(), "parameter_gradient: one array for each of ", parameters_.size(), " parameters");
     NoExchange exchange;
-    dual_->forward(graph, exchange, vec_dot, nullptr, nullptr);
+    machine_->dual.forward(graph, exchange, vec_dot, nullptr, nullptr);
     std::vector<double> seed(graph.num_nodes);
     for (int i = 0; i < graph.num_nodes; ++i) seed[i] = energy_seed[graph.graph_of ? graph.graph_of[i] : 0];
-    dual_->parameter_adjoint(exchange, seed.data());
+    machine_->dual.parameter_adjoint(exchange, seed.data());
     for (std::size_t k = 0; k < gradient.size(); ++k) std::fill_n(gradient[k], values_[k].size(), S(0));
-    dual_->template unpack_gradients<S>([&](const std::string& name) { return gradient[index_.at(name)]; });
+    machine_->dual.template unpack_gradients<S>([&](const std::string& name) { return gradient[index_.at(name)]; });
   }
 
   Backend backend_;
@@ -98,8 +135,9 @@ class DifferentiableOf final : public Differentiable {
   Program program_;
   PackedWeights<T> weights_;
   ModelConstants constants_;
-  std::unique_ptr<Executor<T>> plain_;
-  std::unique_ptr<Executor<Dual<T>>> dual_;
+  Radial radial_ = Radial::network;
+  std::map<int, std::unique_ptr<Machine<T>>> machines_;  // by the number of intervals
+  Machine<T>* machine_ = nullptr;                        // of the present weights
   std::vector<Parameter> parameters_;
   std::vector<std::vector<double>> values_;
   std::map<std::string, int> index_;

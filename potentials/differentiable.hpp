@@ -29,6 +29,10 @@ class Differentiable {
   virtual void set_parameter(int index, const float* data) = 0;
   /// Scale and shift per head, E0 per head and element; constants that are not trained.
   virtual void set_constants(const std::vector<double>& scale, const std::vector<double>& shift, const std::vector<double>& atomic_energies) = 0;
+  /// How the next evaluations form radial functions: by the network at every edge, or by tables that are made anew from the network
+  /// whenever weights change (where it depends on the distance alone; elsewhere, and at first, by the network). Which tables suffice
+  /// depends on the weights only, so that results depend neither on batches nor on earlier evaluations.
+  virtual void set_radial(Radial radial) = 0;
   /// Gives back all memory that evaluations have taken.
   virtual void release_workspace() = 0;
   /// Pass 1.  @throws as Evaluator::compute, but NaN results are returned, not thrown: the trainer decides what follows.

@@ -35,6 +35,7 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
     if (const auto* s = std::get_if<Convolve>(&step)) convolutions_[s] = view(s->tables, place);
     if (const auto* s = std::get_if<TabulatedConvolve>(&step)) convolutions_[s] = view(s->tables, place);
     if (const auto* s = std::get_if<Contract>(&step)) contractions_[s] = view(s->tables, place), coefficient_bar_.emplace_back(backend);
+    if (std::holds_alternative<Tabulate>(step)) trained_tables_.push_back({Buffer<T>(backend), Buffer<T>(backend), Buffer<T>(backend), Buffer<T>(backend), Buffer<const T*>(backend)});
   }
   std::size_t after_exchange = 0;
   for (std::size_t k = 0; k < program.steps.size(); ++k)
@@ -49,11 +50,34 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
     if (program.slots[s].rows != Rows::node) local_slot_[s] = false;
   const auto place_named = [&](const char* name, const std::vector<double>& v) { return v.empty() ? nullptr : mirror_.place(name, v.data(), v.size()); };
   radial_ = constants_.radial;
-  if (program_.basis < 0) radial_.size = 0;
   radial_.centres = place_named("centres", constants_.centres), radial_.radius = place_named("radius", constants_.radius);
+  if (program_.num_intervals > 0) place_sites();
+  if (program_.basis < 0) radial_.size = 0;
   one_of_each_head_.assign(constants_.num_heads, 1.0);
   scale_ = place_named("scale", constants_.scale), ones_ = place_named("ones", one_of_each_head_);
   repulsion_charge_ = place_named("charge", constants_.repulsion.charge), repulsion_radius_ = place_named("repulsion_radius", constants_.repulsion.radius);
+}
+
+// The radial basis at the sites, which does not change.
+template <class N>
+void Executor<N>::place_sites() {
+  const int intervals = program_.num_intervals;
+  const double start = first_site * radial_.r_max, step = (radial_.r_max - start) / intervals;
+  spline_.emplace(intervals + 1);
+  std::vector<double> vec;
+  const auto add = [&](double r) { vec.insert(vec.end(), {r, 0.0, 0.0}); };
+  for (int k = 0; k <= intervals; ++k) add(start + k * step);
+  if (!is_dual<N>)
+    for (int k = 0; k < intervals; ++k) add(start + (k + 0.5) * step);
+  num_sites_ = static_cast<int>(vec.size()) / 3;
+  const std::vector<double> no_motion(vec.size(), 0.0);
+  for (std::size_t s = 0; s < program_.slots.size(); ++s)
+    if (program_.slots[s].rows == Rows::site) value_[s].resize(num_sites_ * row_size(static_cast<Slot>(s)));
+  const int lm = (constants_.max_ell + 1) * (constants_.max_ell + 1);
+  Buffer<T> Y(backend_);
+  Y.resize(static_cast<std::size_t>(num_sites_) * planes<N> * lm);
+  kernels_.geometry({num_sites_, constants_.max_ell, radial_, mirror_.place("site_vec", vec.data(), vec.size()), mirror_.place("no_motion", no_motion.data(), no_motion.size()),
+                     Y.data(), value_[program_.site_basis].data()});
 }
 
 template <class N>
@@ -217,6 +241,7 @@ void Executor<N>::parameter_adjoint(Exchange& exchange, const double* node_seed)
   if constexpr (is_dual<N>) {
     for (std::size_t k = 0; k < weight_bar_.size(); ++k) weight_bar_[k].resize(program_.weights[k].size), weight_bar_[k].zero();
     for (std::size_t k = 0; k < coefficient_bar_.size(); ++k) coefficient_bar_[k].resize(weights_.coefficients_[k].size()), coefficient_bar_[k].zero();
+    for (Table& table : trained_tables_) table.bar.resize(table.coefficients.size()), table.bar.zero();
     node_seed_ = mirror_.place("node_seed", node_seed, graph_.num_nodes);
     reverse(exchange);
   }
@@ -227,6 +252,7 @@ std::size_t Executor<N>::memory() const {
   std::size_t bytes = 0;
   for (const auto* group : {&value_, &bar_, &weight_bar_, &coefficient_bar_})
     for (const auto& buffer : *group) bytes += buffer.bytes();
+  for (const Table& table : trained_tables_) bytes += table.spline.bytes() + table.coefficients.bytes() + table.spline_bar.bytes() + table.bar.bytes();
   return bytes;
 }
 
@@ -303,7 +329,7 @@ void Executor<N>::run_adjoint(const Activate& s, Exchange&) {
 // ---- radial MLP ----
 template <class N>
 RadialArgs<N> Executor<N>::args(const RadialMLP& s) {
-  RadialArgs<N> a{graph_.num_edges, s.widths, {}, {}, value_[s.basis].data(), value_[s.hidden].data()};
+  RadialArgs<N> a{rows(program_.slots[s.hidden].rows), s.widths, {}, {}, value_[s.basis].data(), value_[s.hidden].data()};
   for (WeightId id : s.weights) a.weight.push_back(weights_.weight(id)), a.weight_transposed.push_back(weights_.transposed(id));
   for (const auto& layer : s.layers) a.layer.push_back({weight_or_null(layer.bias), weight_or_null(layer.gain), weight_or_null(layer.shift), layer.width});
   if (s.of_sender >= 0) a.of_sender = value_[s.of_sender].data(), a.of_receiver = value_[s.of_receiver].data();
@@ -318,6 +344,7 @@ void Executor<N>::run(const RadialMLP& s, Exchange&) {
 }
 template <class N>
 void Executor<N>::run_adjoint(const RadialMLP& s, Exchange&) {
+  if (!bar(s.hidden)) return;
   RadialAdjointArgs<N> a{args(s), bar_[s.hidden].data(), bar_[s.basis].data(), {}};
   if constexpr (is_dual<N>) {
     for (WeightId id : s.weights) a.weight_bar.push_back(weight_bar_[id].data());
@@ -401,16 +428,83 @@ void Executor<N>::run_adjoint(const Convolve& s, Exchange&) {
 }
 
 template <class N>
-TabulatedConvolutionArgs<typename Executor<N>::T> Executor<N>::args(const TabulatedConvolve& s) {
-  return {nodes_, convolutions_.at(&s), program_.slots[s.A].channels, tables_->view(s.table), value_[s.Y].data(), s.u < 0 ? nullptr : value_[s.u].data(), value(s.A)};
+TabulatedConvolutionArgs<N> Executor<N>::args(const TabulatedConvolve& s) {
+  RadialTable<T> table;
+  if (program_.num_intervals > 0) {
+    const double start = first_site * constants_.radial.r_max;
+    Table& trained = trained_tables_[s.table];
+    table = {trained.of_pair.data(), constants_.num_species, spline_->num_knots(), start, program_.num_intervals / (constants_.radial.r_max - start), trained.coefficients.data()};
+  } else {
+    table = tables_->view(s.table);
+  }
+  return {nodes_, convolutions_.at(&s), program_.slots[s.A].channels, table, value_[s.Y].data(), s.u < 0 ? nullptr : value_[s.u].data(), value(s.A), vec_dot_};
 }
 template <class N>
 void Executor<N>::run(const TabulatedConvolve& s, Exchange&) {
-  if constexpr (!is_dual<N>) kernels_.tabulated_convolution(args(s));
+  kernels_.tabulated_convolution(args(s));
 }
 template <class N>
 void Executor<N>::run_adjoint(const TabulatedConvolve& s, Exchange&) {
-  if constexpr (!is_dual<N>) kernels_.tabulated_convolution_adjoint({args(s), value_bar(s.A), s.u < 0 || !has_bar(s.u) ? nullptr : bar_[s.u].data(), bar_[s.Y].data(), vec_bar_.data()});
+  kernels_.tabulated_convolution_adjoint({args(s), value_bar(s.A), s.u < 0 || !has_bar(s.u) ? nullptr : bar_[s.u].data(), bar_[s.Y].data(), vec_bar_.data(),
+                                          is_dual<N> ? trained_tables_[s.table].bar.data() : nullptr});
+}
+
+// ---- tables in training ----
+namespace {
+// Columns of the first `count` rows of values, without tangents.
+template <class N>
+std::vector<double> values_of_sites(const std::vector<scalar_t<N>>& rows, int first, int count, int columns) {
+  std::vector<double> values(static_cast<std::size_t>(count) * columns);
+  for (int r = 0; r < count; ++r)
+    std::copy_n(rows.begin() + static_cast<long>(first + r) * planes<N> * columns, columns, values.begin() + static_cast<long>(r) * columns);
+  return values;
+}
+}  // namespace
+template <class N>
+TabulateArgs<typename Executor<N>::T> Executor<N>::args(const Tabulate& s) {
+  Table& table = trained_tables_[s.table];
+  return {spline_->num_knots(), program_.slots[s.hidden].channels, s.num_paths, s.channels, table.spline.data(), weights_.weight(s.weight), table.coefficients.data()};
+}
+template <class N>
+void Executor<N>::run(const Tabulate& s, Exchange&) {
+  Table& table = trained_tables_[s.table];
+  const int H = program_.slots[s.hidden].channels;
+  const std::vector<double> spline = spline_->coefficients(values_of_sites<N>(value_[s.hidden].to_host(), 0, program_.num_intervals + 1, H), H);
+  const std::vector<T> rounded(spline.begin(), spline.end());
+  table.spline.copy_in(rounded.data(), rounded.size());
+  table.coefficients.resize(static_cast<std::size_t>(spline_->num_knots()) * s.num_paths * s.channels);
+  const std::vector<const T*> of_pair(static_cast<std::size_t>(constants_.num_species) * constants_.num_species, table.coefficients.data());
+  table.of_pair.copy_in(of_pair.data(), of_pair.size());
+  kernels_.tabulate(args(s));
+}
+template <class N>
+void Executor<N>::run_adjoint(const Tabulate& s, Exchange&) {
+  if constexpr (is_dual<N>) {
+    Table& table = trained_tables_[s.table];
+    const int H = program_.slots[s.hidden].channels;
+    table.spline_bar.resize(table.spline.size()), table.spline_bar.zero();
+    kernels_.tabulate_adjoint({args(s), weights_.transposed(s.weight), table.bar.data(), table.spline_bar.data(), weight_bar_[s.weight].data()});
+    const std::vector<T> spline_bar = table.spline_bar.to_host();
+    const std::vector<double> site_bar = spline_->adjoint({spline_bar.begin(), spline_bar.end()}, H);
+    std::vector<T> rows(bar_[s.hidden].size(), T(0));  // tangents; values of sites have none
+    for (int r = 0; r <= program_.num_intervals; ++r) std::copy_n(site_bar.begin() + static_cast<long>(r) * H, H, rows.begin() + (2L * r + 1) * H);
+    bar_[s.hidden].copy_in(rows.data(), rows.size());
+  }
+}
+template <class N>
+double Executor<N>::table_error() {
+  double error = 0;
+  NoExchange none;
+  for (const Step& step : program_.steps) {
+    const auto* network = std::get_if<RadialMLP>(&step);
+    if (is_dual<N> || !network || program_.slots[network->hidden].rows != Rows::site) continue;
+    run(*network, none);
+    const int H = program_.slots[network->hidden].channels, intervals = program_.num_intervals;
+    const std::vector<T> hidden = value_[network->hidden].to_host();
+    const std::vector<double> spline = spline_->coefficients(values_of_sites<N>(hidden, 0, intervals + 1, H), H), expected = values_of_sites<N>(hidden, intervals + 1, intervals, H);
+    error = std::max(error, spline_error(spline, expected, H));
+  }
+  return error;
 }
 
 // ---- linear maps ----

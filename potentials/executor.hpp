@@ -3,12 +3,14 @@
 #pragma once
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "potentials/buffer.hpp"
 #include "potentials/exchange.hpp"
 #include "potentials/program.hpp"
+#include "potentials/spline.hpp"
 
 namespace macekit {
 
@@ -101,6 +103,9 @@ class Executor {
   template <class S, class Find>
   void unpack_gradients(const Find& find) const;
 
+  /// Of tables that are made anew at each evaluation (plain numbers): the largest error of the splines of hidden units midway between
+  /// sites, relative to the largest of them.
+  double table_error();
   /// [E][3] of the last adjoint, in the memory of the backend.
   const double* edge_gradient() const { return vec_bar_.data(); }
   std::vector<T> slot(Slot s) const { return value_[s].to_host(); }
@@ -116,10 +121,13 @@ class Executor {
   void zero_bars(bool local);
   void geometry_adjoint(double* vec_bar);
   void give_energies(double* node_energy, double* graph_energy) const;
-  int rows(Rows kind) const { return kind == Rows::node ? nodes_.num_nodes : kind == Rows::all ? graph_.num_rows : graph_.num_edges; }
+  int rows(Rows kind) const {
+    return kind == Rows::node ? nodes_.num_nodes : kind == Rows::all ? graph_.num_rows : kind == Rows::edge ? graph_.num_edges : num_sites_;
+  }
   // Row `begin_` of arrays of atoms; those of local steps hold the block alone.
+  void place_sites();
   std::size_t row_size(Slot s) const { return static_cast<std::size_t>(program_.slots[s].components) * planes<N> * program_.slots[s].channels; }
-  std::size_t shift(Slot s) const { return program_.slots[s].rows == Rows::edge || local_slot_[s] ? 0 : begin_ * row_size(s); }
+  std::size_t shift(Slot s) const { return program_.slots[s].rows == Rows::edge || program_.slots[s].rows == Rows::site || local_slot_[s] ? 0 : begin_ * row_size(s); }
   T* value(Slot s) { return value_[s].data() + shift(s); }
   T* value_bar(Slot s) { return bar_[s].data() + shift(s); }
   bool has_bar(Slot s) const { return is_dual<N> || program_.slots[s].depends_on_positions; }
@@ -133,6 +141,7 @@ class Executor {
   void run(const Activate&, Exchange&);
   void run(const RadialMLP&, Exchange&);
   void run(const Convolve&, Exchange&);
+  void run(const Tabulate&, Exchange&);
   void run(const TabulatedConvolve&, Exchange&);
   void run(const Density&, Exchange&);
   void run(const Normalize&, Exchange&);
@@ -147,6 +156,7 @@ class Executor {
   void run_adjoint(const Activate&, Exchange&);
   void run_adjoint(const RadialMLP&, Exchange&);
   void run_adjoint(const Convolve&, Exchange&);
+  void run_adjoint(const Tabulate&, Exchange&);
   void run_adjoint(const TabulatedConvolve&, Exchange&);
   void run_adjoint(const Density&, Exchange&);
   void run_adjoint(const Normalize&, Exchange&);
@@ -159,7 +169,8 @@ class Executor {
 
   RadialArgs<N> args(const RadialMLP&);
   ConvolutionArgs<N> args(const Convolve&);
-  TabulatedConvolutionArgs<T> args(const TabulatedConvolve&);
+  TabulateArgs<T> args(const Tabulate&);
+  TabulatedConvolutionArgs<N> args(const TabulatedConvolve&);
   LinearArgs<N> args(const Mix&);
   ContractionArgs<N> args(const Contract&);
   ReadoutArgs<N> args(const ReadOut&);
@@ -180,6 +191,13 @@ class Executor {
   const RadialTables<T>* tables_;
   const Kernels<N>& kernels_;
   std::vector<Buffer<T>> value_, bar_, weight_bar_, coefficient_bar_;
+  struct Table {  // of a Tabulate step
+    Buffer<T> spline, coefficients, spline_bar, bar;
+    Buffer<const T*> of_pair;
+  };
+  std::vector<Table> trained_tables_;
+  std::optional<QuinticSpline> spline_;
+  int num_sites_ = 0;  // and, for plain numbers, the places midway between them
   Mirror mirror_;
   std::map<const void*, ConvolutionView> convolutions_;  // tables of each step, where kernels read them
   std::map<const void*, ContractionView> contractions_;

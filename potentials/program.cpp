@@ -14,6 +14,7 @@ std::vector<Slot> slots_read(const Step& step, const Program& p) {
     std::vector<Slot> operator()(const Activate& s) const { return {s.x}; }
     std::vector<Slot> operator()(const RadialMLP& s) const { return {s.basis, s.of_sender, s.of_receiver, s.times_envelope ? p.envelope : -1}; }
     std::vector<Slot> operator()(const Convolve& s) const { return {s.u, s.Y, s.hidden}; }
+    std::vector<Slot> operator()(const Tabulate& s) const { return {s.hidden}; }
     std::vector<Slot> operator()(const TabulatedConvolve& s) const { return {s.u, s.Y}; }
     std::vector<Slot> operator()(const Density& s) const { return {s.hidden, s.times_envelope ? p.envelope : -1}; }
     std::vector<Slot> operator()(const Normalize& s) const { return {s.x, s.rho}; }
@@ -36,6 +37,7 @@ Slot slot_written(const Step& step) {
     Slot operator()(const Activate& s) const { return s.y; }
     Slot operator()(const RadialMLP& s) const { return s.hidden; }
     Slot operator()(const Convolve& s) const { return s.A; }
+    Slot operator()(const Tabulate&) const { return -1; }
     Slot operator()(const TabulatedConvolve& s) const { return s.A; }
     Slot operator()(const Density& s) const { return s.rho; }
     Slot operator()(const Normalize& s) const { return s.y; }
@@ -70,7 +72,7 @@ void remove_dead_steps(Program& p) {
 }
 
 namespace {
-const char* text(Rows rows) { return rows == Rows::node ? "N" : rows == Rows::all ? "N+ghosts" : "E"; }
+const char* text(Rows rows) { return rows == Rows::node ? "N" : rows == Rows::all ? "N+ghosts" : rows == Rows::edge ? "E" : "sites"; }
 }  // namespace
 
 std::string describe(const Program& p) {
@@ -99,6 +101,7 @@ std::string describe(const Program& p) {
     if (std::holds_alternative<Repulsion>(step)) out << "energy += zbl(vec)";
     if (const auto* s = std::get_if<Convolve>(&step))
       out << show(s->A) << " = convolution(" << show(s->u) << ", Y, " << show(s->hidden) << ")  " << s->tables.paths.size() << " paths";
+    if (const auto* s = std::get_if<Tabulate>(&step)) out << "table " << s->table << " = spline(" << show(s->hidden) << ") W";
     if (const auto* s = std::get_if<TabulatedConvolve>(&step))
       out << show(s->A) << " = tabulated_convolution(" << (s->u < 0 ? std::string("species") : show(s->u)) << ", Y)  " << s->tables.paths.size() << " paths";
     if (const auto* s = std::get_if<Mix>(&step))

@@ -13,7 +13,7 @@
 
 namespace macekit {
 
-enum class Rows { node, all, edge };  ///< owned atoms; owned atoms and ghosts; edges
+enum class Rows { node, all, edge, site };  ///< owned atoms; owned atoms and ghosts; edges; distances at which tables are made
 using Slot = int;                     ///< an array that steps read and write
 struct SlotInfo {
   std::string name;
@@ -97,7 +97,12 @@ struct TabulatedConvolve {  ///< Convolve with tables instead of a radial networ
   Slot u;  ///< -1: the features of the sender, and the linear map that follows, are part of the table
   Slot Y, A;
   ConvolutionPaths tables;
-  int table;  ///< into the tables of radial_tables.hpp
+  int table;  ///< into the tables of radial_tables.hpp, or of Tabulate
+};
+struct Tabulate {  ///< makes table `table` from the hidden units at the sites and the last layer of the network
+  Slot hidden;
+  WeightId weight;
+  int table, num_paths, channels;
 };
 struct Mix {  ///< y += W x; per element of the row if `species_stride` > 0
   Slot x, y;
@@ -124,7 +129,7 @@ struct ReadOut {
   WeightId Wm = -1, bm = -1, b2 = -1;
   bool of_graph = false;  ///< adds to the energy, unscaled, but to no node's (the embedding read-out)
 };
-using Step = std::variant<EmbedSpecies, LoadInput, Activate, RadialMLP, Convolve, TabulatedConvolve, Density, Normalize, Gate, Mix, Contract, ExchangeRows, ReadOut, Repulsion>;
+using Step = std::variant<EmbedSpecies, LoadInput, Activate, RadialMLP, Convolve, Tabulate, TabulatedConvolve, Density, Normalize, Gate, Mix, Contract, ExchangeRows, ReadOut, Repulsion>;
 
 struct Program {
   std::vector<SlotInfo> slots;
@@ -132,6 +137,8 @@ struct Program {
   std::vector<Step> steps;
   std::vector<InputEmbedding> inputs;
   Slot Y = -1, basis = -1, envelope = -1;  ///< of edges; -1: not wanted
+  int num_intervals = 0;                   ///< > 0: between num_intervals + 1 sites, at which Tabulate's networks run
+  Slot site_basis = -1;
   int num_species = 0, num_channels = 0;  ///< channels without padding
   struct LayerOutput {
     Slot h;

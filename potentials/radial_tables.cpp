@@ -15,7 +15,6 @@
 namespace macekit {
 namespace {
 
-constexpr double first_distance = 0.02;  // of the table, in units of the cut-off
 constexpr int first_intervals = 128, most_intervals = 4096;
 constexpr std::size_t most_bytes = std::size_t(512) << 20;  // of all tables: networks of pairs need one for each pair of species
 
@@ -69,6 +68,41 @@ std::vector<TableSource> tabulate(Program& program, bool radial_depends_on_speci
   program.steps = std::move(steps);
   remove_dead_steps(program);
   return sources;
+}
+
+bool tabulate_in_training(Program& program, int num_intervals, bool radial_depends_on_species) {
+  if (radial_depends_on_species) return false;
+  std::map<Slot, int> readers;
+  for (const Step& step : program.steps)
+    for (Slot s : slots_read(step, program)) ++readers[s];
+  const Slot site_basis = static_cast<Slot>(program.slots.size());
+  std::vector<Step> steps;
+  std::map<Slot, bool> at_sites;  // hidden units
+  int num_tables = 0;
+  for (Step& step : program.steps) {
+    if (auto* radial = std::get_if<RadialMLP>(&step)) {
+      const bool of_distance = radial->of_sender < 0 && !radial->times_envelope && radial->layers.empty() && readers[radial->hidden] == 1;
+      at_sites[radial->hidden] = of_distance;
+      if (of_distance) {
+        radial->basis = site_basis;
+        program.slots[radial->hidden].rows = Rows::site, program.slots[radial->hidden].depends_on_positions = false;
+      }
+    }
+    const auto* s = std::get_if<Convolve>(&step);
+    if (!s || !at_sites[s->hidden]) {
+      steps.push_back(std::move(step));
+      continue;
+    }
+    const int number = num_tables++;
+    steps.push_back(Tabulate{s->hidden, s->weight, number, static_cast<int>(s->tables.paths.size()), program.slots[s->A].channels});
+    steps.push_back(TabulatedConvolve{s->u, s->Y, s->A, s->tables, number});
+  }
+  program.steps = std::move(steps);
+  if (num_tables == 0) return false;
+  program.slots.push_back({"site_basis", Rows::site, 1, program.slots[program.basis].channels, false});
+  program.num_intervals = num_intervals, program.site_basis = site_basis;
+  remove_dead_steps(program);
+  return true;
 }
 
 // The exact model in double precision, whose radial functions the tables reproduce.
@@ -188,7 +222,7 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
   if (table.coefficients.count(table.class_of(receiver, sender))) return true;
   const TableSource& source = table.source;
   const int columns = static_cast<int>(source.tables.paths.size()) * exact_->columns(source);
-  const double start = first_distance * exact_->r_max;
+  const double start = first_site * exact_->r_max;
   std::vector<double> middles, samples, spline;
   int intervals = std::max(first_intervals, table.intervals);
   double error = 0;
@@ -202,16 +236,8 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
     middles.clear();
     for (int k = 0; k < intervals; ++k) middles.push_back(start + (k + 0.5) * step);
     const std::vector<double> expected = exact_->sample(source, receiver, sender, middles);
-    spline = quintic_spline(samples, columns);
-    constexpr double weight[] = {1. / 3840, 237. / 3840, 1682. / 3840};
-    double largest = 1e-300, worst = 0;
-    for (double v : expected) largest = std::max(largest, std::abs(v));
-    for (std::size_t k = 0; k < expected.size(); ++k) {
-      const double* c = spline.data() + k;
-      const double value = weight[0] * (c[0] + c[5L * columns]) + weight[1] * (c[columns] + c[4L * columns]) + weight[2] * (c[2L * columns] + c[3L * columns]);
-      worst = std::max(worst, std::abs(value - expected[k]));
-    }
-    error = worst / largest;
+    spline = QuinticSpline(intervals + 1).coefficients(samples, columns);
+    error = spline_error(spline, expected, columns);
     if (error <= tolerance_) break;
     if (intervals >= most_intervals) return false;
     // Sites and middles are the sites of the next round.
@@ -251,7 +277,7 @@ bool RadialTables<T>::fit(Table& table, int receiver, int sender) {
 template <class T>
 RadialTable<T> RadialTables<T>::view(int number) const {
   const Table& table = *tables_[number];
-  const double start = first_distance * exact_->r_max;
+  const double start = first_site * exact_->r_max;
   return {table.of_pair.data(), num_species_, table.intervals + 5, start, table.intervals / (exact_->r_max - start),
           table.coefficients.size() == 1 ? table.coefficients.begin()->second.data() : nullptr};
 }

@@ -27,6 +27,13 @@ struct TableSource {
 /// as TabulatedConvolve::table.
 std::vector<TableSource> tabulate(Program& program, bool radial_depends_on_species);
 
+/// For training: the networks that depend on the distance alone run at num_intervals + 1 distances instead of all edges, and tables
+/// are made anew from them at each evaluation (Tabulate). A table is exact to the error of the spline, Executor::table_error.
+/// @returns  false: there is no such network
+bool tabulate_in_training(Program& program, int num_intervals, bool radial_depends_on_species);
+/// Distance of the first site, in units of the cut-off.
+inline constexpr double first_site = 0.02;
+
 /// The tables themselves, made from the exact model when a pair of species is first seen. Knots are added until the spline
 /// agrees with the network midway between knots.
 template <class T>

@@ -30,6 +30,7 @@ Settings settings_from_json(const std::string& text) {
   field("stress_weight", s.loss.stress_weight), field("virials_weight", s.loss.virials_weight), field("huber_delta", s.loss.huber_delta),
       field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
   field("bins", s.bins), field("bin_atoms", s.bin_atoms), field("bin_edges", s.bin_edges), field("deterministic", s.deterministic);
+  field("radial", s.radial);
   field("optimizer", s.optimizer), field("amsgrad", s.amsgrad), field("beta", s.beta), field("beta1_schedulefree", s.beta1_schedulefree);
   field("beta2_schedulefree", s.beta2_schedulefree), field("lr_factors", s.lr_factors), field("freeze", s.freeze);
   field("shuffle", s.shuffle), field("seed", s.seed), field("lr", s.lr), field("weight_decay", s.weight_decay);
@@ -77,6 +78,9 @@ Settings settings_from_json(const std::string& text) {
   for (const auto& [key, value] : {std::pair{"beta", s.beta}, std::pair{"beta1_schedulefree", s.beta1_schedulefree},
                                    std::pair{"beta2_schedulefree", s.beta2_schedulefree}})
     require<InputError>(value > 0 && value < 1, "training: ", key, " = ", value, " must lie between 0 and 1.");
+  const std::vector<std::string> radials{"auto", "network", "table"};
+  require<InputError>(std::count(radials.begin(), radials.end(), s.radial), "training: radial = ", s.radial, " is unknown; did you mean ", nearest(s.radial, radials),
+                      "? Known: auto, network, table.");
   const std::vector<std::string> groups{"embedding", "interactions", "products", "readouts", "inputs"};
   const auto check_group = [&](const char* key, const std::string& group) {
     require<InputError>(std::count(groups.begin(), groups.end(), group), "training: ", key, " names the parameter group ", group,

@@ -25,6 +25,7 @@ struct Settings {
   std::int64_t bin_atoms = 0, bin_edges = 0;  ///< the most that a bin may hold, more bins where needed; 0: no limit
   bool deterministic = false;  ///< the same bits on any number of ranks that share the same bins; costs memory and messages
   int valid_batch_size = 10;
+  std::string radial = "auto";  ///< radial functions by `table` or `network` (Differentiable::set_radial); auto: tables where a step has edges enough
   bool shuffle = true;
   std::uint64_t seed = 123;
   std::string optimizer = "adam";  ///< or "adamw", "schedulefree"

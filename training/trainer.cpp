@@ -87,6 +87,14 @@ std::vector<Parameter> decay_groups(const Model& model, const Dataset& data) {
   return result;
 }
 
+// A table costs as much as the network at some thousand edges. The choice must not depend on the number of ranks.
+Radial choose_radial(const Settings& settings, const Dataset& data) {
+  if (settings.radial != "auto") return radial_of(settings.radial);
+  double edges = 0;
+  for (int row = 0; row < data.size(); ++row) edges += data.num_edges(row);
+  return edges / data.size() * settings.batch_size > 1000 ? Radial::table : Radial::network;
+}
+
 }  // namespace
 
 bool StepResult::finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
@@ -112,6 +120,7 @@ Trainer::Trainer(std::shared_ptr<Model> model, std::shared_ptr<const Dataset> tr
       require<InputError>(frame.head >= 0 && frame.head < num_heads, frame.source, ": belongs to head ", frame.head, ", the potential has ",
                           num_heads, ".");
     }
+  model_->differentiable().set_radial(choose_radial(settings_, *train_));
   batches_ = make_batches(*train_, settings_, ranks_.size());
   ranks_.require_same("training plan (structures, their sizes, batch_size, bins, seed)", batches_->hash());
 }

@@ -36,7 +36,7 @@ struct Chunk {
   // sum_k weight[k] of the coefficients of one path and channel
   KOKKOS_FUNCTION T radial(const TabulatedConvolutionArgs<T>& a, int k, int path, int c, const T* w) const {
     const int begin = c / RadialTable<T>::tile * RadialTable<T>::tile, width = tile_width<T>(a.channels, begin);
-    const T* at = row[k] + (static_cast<long>(begin) * a.tables.num_paths + static_cast<long>(path) * width) * a.radial.num_knots + static_cast<long>(knot[k]) * width + (c - begin);
+    const T* at = row[k] + tile_offset(begin, width, path, a.tables.num_paths, a.radial.num_knots) + static_cast<long>(knot[k]) * width + (c - begin);
     T sum = 0;
     MACEKIT_UNROLL
     for (int q = 0; q < terms; ++q) sum += w[k * terms + q] * at[q * width];
@@ -627,10 +627,8 @@ bool for_known_paths(const ConvolutionView& t, const F& f) {
   if (t.in_components > 4) f.template operator()<2>(places[2]);
   return true;
 }
-}  // namespace
-
 template <class T>
-void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
+void forward(const TabulatedConvolutionArgs<T>& a) {
   const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
     with_slices<T, l1, false>(a, [&]<int V, bool staged>() { run_slices<SliceForward<T, l1, V, staged>, warp * V>("macekit::tabulated_convolution", {{a, places, 0}}); });
   });
@@ -639,7 +637,7 @@ void tabulated_convolution(const TabulatedConvolutionArgs<T>& a) {
   for_teams("macekit::tabulated_convolution", a.graph.num_nodes, level, Chunk<T>::bytes(edges, a.tables.num_b), Forward<T>{a, level, edges});
 }
 template <class T>
-void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
+void adjoint(const TabulatedConvolutionAdjointArgs<T>& args) {
   const TabulatedConvolutionArgs<T>& a = args.forward;
   const bool done = for_known_paths(a.tables, [&]<int l1>(const Places& places) {
     with_slices<T, l1, true>(a, [&]<int V, bool staged>() {
@@ -651,7 +649,20 @@ void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<T>& arg
   for_teams("macekit::tabulated_convolution_adjoint", args.forward.graph.num_nodes, level, Chunk<T>::bytes(edges, num_b), Adjoint<T>{args, level, edges});
 }
 
-MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution, TabulatedConvolutionArgs)
-MACEKIT_INSTANTIATE_SCALARS(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
+}  // namespace
+
+template <class N>
+void tabulated_convolution(const TabulatedConvolutionArgs<N>& a) {
+  if constexpr (is_dual<N>) tabulated_convolution_dual(a);
+  else forward(a);
+}
+template <class N>
+void tabulated_convolution_adjoint(const TabulatedConvolutionAdjointArgs<N>& args) {
+  if constexpr (is_dual<N>) tabulated_convolution_dual_adjoint(args);
+  else adjoint(args);
+}
+
+MACEKIT_INSTANTIATE(tabulated_convolution, TabulatedConvolutionArgs)
+MACEKIT_INSTANTIATE(tabulated_convolution_adjoint, TabulatedConvolutionAdjointArgs)
 
 }  // namespace macekit::portable

@@ -543,6 +543,57 @@ TYPED_TEST(Ops, TabulatedConvolutionIsAConvolutionOfSplines) {
     expect_near(vec_bar, expected_vec_bar, tolerance<T>() * 10, "vec_bar");
   }
 }
+// As above, for dual numbers and the gradient of the table's coefficients.
+TYPED_TEST(Ops, TabulatedConvolutionOfDualsIsAConvolutionOfSplines) {
+  using T = typename TypeParam::Scalar;
+  using N = Dual<T>;
+  constexpr Backend backend = TypeParam::backend;
+  for (const auto& [l_in, channels] : {std::tuple(0, 80), std::tuple(1, 48), std::tuple(2, 16)}) {
+    ConvolutionCase<T> c(l_in, channels, 32);
+    const int knots = 32, C = c.C, paths = static_cast<int>(c.tables.paths.size());
+    const double start = 0.3, step = 0.2;
+    const auto motion = random_array<double>(24, 11);
+    std::vector<T> hidden_dot(c.hidden.size());
+    for (int e = 0; e < 8; ++e) {
+      double *v = c.small.vec.data() + 3 * e, r_dot = 0;
+      const double r = 0.6 + 0.6 * e, x = (r - start) / step, stretch = r / std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+      for (int k = 0; k < 3; ++k) v[k] *= stretch, r_dot += v[k] / r * motion[3 * e + k];
+      for (int k = 0; k < knots; ++k) {
+        c.hidden[e * c.H + k] = T(cardinal(5, x + 5 - k));
+        hidden_dot[e * c.H + k] = T((cardinal(4, x + 5 - k) - cardinal(4, x + 4 - k)) / step * r_dot);
+      }
+    }
+    // The table is made of hidden units that are single splines, with the weights as its last layer.
+    std::vector<T> one(static_cast<std::size_t>(knots) * c.H, T(0)), table(c.weight.size()), table_bar(table.size()), by_table(c.weight.size());
+    for (int k = 0; k < knots; ++k) one[k * c.H + k] = 1;
+    const TabulateArgs<T> tabulate{knots, c.H, paths, C, one.data(), c.weight.data(), table.data()};
+    kernels<T>(backend).tabulate(tabulate);
+
+    const auto Y2 = dual_rows(c.Y, random_array<T>(c.Y.size(), 12), c.lm), hidden2 = dual_rows(c.hidden, hidden_dot, c.H), u2 = dual_rows(c.u, random_array<T>(c.u.size(), 13), C);
+    std::vector<T> A, A_table(4 * c.tables.num_out * 2 * C);
+    const auto by_network = c.template args<N>(Y2, hidden2, u2, A);
+    kernels<N>(backend).convolution(by_network);
+    RadialTable<T> radial{nullptr, 2, knots, start, 1 / step, table.data()};
+    const TabulatedConvolutionArgs<N> tabulated{c.small.graph, view(c.tables, same), C, radial, Y2.data(), u2.data(), A_table.data(), motion.data()};
+    kernels<N>(backend).tabulated_convolution(tabulated);
+    expect_near(A_table, A, tolerance<T>() * 10, "A");
+
+    const auto A_bar = random_array<T>(A.size(), 14);
+    std::vector<T> u_bar(u2.size()), u_bar_table(u2.size()), hidden_bar(hidden2.size()), weight_bar(c.weight.size()), one_bar(one.size());
+    kernels<N>(backend).convolution_adjoint({by_network, A_bar.data(), u_bar.data(), nullptr, hidden_bar.data(), weight_bar.data()});
+    kernels<N>(backend).tabulated_convolution_adjoint({tabulated, A_bar.data(), u_bar_table.data(), nullptr, nullptr, table_bar.data()});
+    kernels<T>(backend).tabulate_adjoint({tabulate, c.weight_t.data(), table_bar.data(), one_bar.data(), by_table.data()});
+    expect_near(u_bar_table, u_bar, tolerance<T>() * 10, "u_bar");
+    expect_near(by_table, weight_bar, tolerance<T>() * 10, "weight_bar");
+    // Linear in `one` with weights W: the gradient at (knot, q) is the product of the rows `knot` of weight_bar and q of W.
+    std::vector<T> expected(one.size(), T(0));
+    for (int k = 0; k < knots; ++k)
+      for (int q = 0; q < c.H; ++q)
+        for (int column = 0; column < c.columns; ++column) expected[k * c.H + q] += weight_bar[k * c.columns + column] * c.weight[q * c.columns + column];
+    expect_near(one_bar, expected, tolerance<T>() * 100, "one_bar");
+  }
+}
+
 TYPED_TEST(Ops, ConvolutionDualAdjointIsTheTangentOfTheAdjoint) {
   using T = typename TypeParam::Scalar;
   constexpr Backend backend = TypeParam::backend;

@@ -156,6 +156,8 @@ GROUPS = {
         Key("bin_atoms", "int", 0, "most atoms in such a part, more parts where needed; 0: no limit", minimum=0),
         Key("bin_edges", "int", 0, "most edges in such a part; 0: no limit", minimum=0),
         Key("deterministic", "bool", False, "the same digits on any number of ranks; needs bins, costs memory and messages"),
+        Key("radial", "str", "auto", "radial functions: network: at every edge; table: from splines of the network, made anew each step; auto: tables where steps "
+            "are large enough", ("auto", "network", "table")),
         Key("valid_batch_size", "int", 10, "frames evaluated together; changes only memory", minimum=1),
         Key("shuffle", "bool", True, "another order of frames in each epoch"),
         Key("optimizer", "str", "adam", "adam; adamw: decoupled weight decay; schedulefree: AdamW that averages by itself, no schedule, no EMA",
