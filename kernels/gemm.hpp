@@ -79,8 +79,30 @@ void gemm(int rows, int depth, int columns, const T* x, const RowMap& x_rows, co
   }
 }
 
+// ROWS rows of w_bar x VECS vectors, held in registers while the rows of x and g pass by.
+template <class T, int ROWS, int VECS>
+MACEKIT_INLINE void transposed_tile(int rows, const T* const* x, int k, const T* const* g, int c, T* w_bar, long w_stride) {
+  constexpr int L = lanes<T>;
+  Vector<T> sum[ROWS][VECS];
+  for (int i = 0; i < ROWS; ++i)
+    for (int v = 0; v < VECS; ++v) sum[i][v] = load_vector(w_bar + i * w_stride + v * L);
+  for (int r = 0; r < rows; ++r) {
+    Vector<T> right[VECS];
+#pragma GCC unroll 2
+    for (int v = 0; v < VECS; ++v) right[v] = load_vector(g[r] + c + v * L);
+    const T* left = x[r] + k;
+#pragma GCC unroll 12
+    for (int i = 0; i < ROWS; ++i) {
+      const T a = left[i];
+#pragma GCC unroll 2
+      for (int v = 0; v < VECS; ++v) sum[i][v] += a * right[v];
+    }
+  }
+  for (int i = 0; i < ROWS; ++i)
+    for (int v = 0; v < VECS; ++v) store_vector(w_bar + i * w_stride + v * L, sum[i][v]);
+}
+
 /// w_bar[k][0..columns) += sum_r x[r][k] g[r][0..columns): the gradient of a weight.
-/// The rows are gathered in blocks so that both operands are walked with constant strides.
 template <class T>
 void gemm_transposed(int rows, int depth, int columns, const T* x, const RowMap& x_rows, const T* g, const RowMap& g_rows, T* w_bar, long w_stride) {
   constexpr int L = lanes<T>;
@@ -90,25 +112,22 @@ void gemm_transposed(int rows, int depth, int columns, const T* x, const RowMap&
   for (int r0 = 0; r0 < rows; r0 += block) {
     const int n = rows - r0 < block ? rows - r0 : block;
     for (int r = 0; r < n; ++r) x_row[r] = x + x_rows(r0 + r), g_row[r] = g + g_rows(r0 + r);
-    for (int c = 0; c < columns; c += L) {
-      int k = 0;
-      for (; k + 8 <= depth; k += 8) {
-        Vector<T> sum[8];
-        for (int i = 0; i < 8; ++i) sum[i] = load_vector(w_bar + (k + i) * w_stride + c);
-        for (int r = 0; r < n; ++r) {
-          const Vector<T> right = load_vector(g_row[r] + c);
-          const T* left = x_row[r] + k;
-#pragma GCC unroll 8
-          for (int i = 0; i < 8; ++i) sum[i] += left[i] * right;
+    const auto columns_from = [&]<int VECS>(int c) {
+      for (int k = 0; k < depth; k += tile_rows) {
+        T* out = w_bar + k * w_stride + c;
+        switch (depth - k < tile_rows ? depth - k : tile_rows) {
+#define MACEKIT_ROWS(m) case m: transposed_tile<T, m, VECS>(n, x_row, k, g_row, c, out, w_stride); break;
+          MACEKIT_ROWS(1) MACEKIT_ROWS(2) MACEKIT_ROWS(3) MACEKIT_ROWS(4) MACEKIT_ROWS(5) MACEKIT_ROWS(6)
+#if MACEKIT_VECTOR_BYTES == 64
+          MACEKIT_ROWS(7) MACEKIT_ROWS(8) MACEKIT_ROWS(9) MACEKIT_ROWS(10) MACEKIT_ROWS(11) MACEKIT_ROWS(12)
+#endif
+#undef MACEKIT_ROWS
         }
-        for (int i = 0; i < 8; ++i) store_vector(w_bar + (k + i) * w_stride + c, sum[i]);
       }
-      for (; k < depth; ++k) {
-        Vector<T> sum = load_vector(w_bar + k * w_stride + c);
-        for (int r = 0; r < n; ++r) sum += x_row[r][k] * load_vector(g_row[r] + c);
-        store_vector(w_bar + k * w_stride + c, sum);
-      }
-    }
+    };
+    int c = 0;
+    for (; c + 2 * L <= columns; c += 2 * L) columns_from.template operator()<2>(c);
+    for (; c < columns; c += L) columns_from.template operator()<1>(c);
   }
 }
 

@@ -32,6 +32,22 @@ void for_chunks(const LinearArgs<N>& a, int part, int parts, const F& f) {
   }
 }
 
+// Rows of a matrix product: the (m, plane) of a block of x and of y, or only the tangents among them.
+template <class N>
+struct Rows {
+  int inner;  // of an atom
+  RowMap x, y;
+  long x_first, y_first;
+  Rows(const LinearArgs<N>& a, const LinearBlock& block, const int* list) {
+    const bool tangents = is_dual<N> && a.only_tangents;
+    const int step = tangents ? 2 : 1;  // in planes
+    inner = (2 * block.l + 1) * planes<N> / step;
+    x = {static_cast<long>(a.x_components) * planes<N> * a.channels_in, inner, static_cast<long>(step) * a.channels_in, list};
+    y = {static_cast<long>(a.y_components) * planes<N> * a.channels_out, inner, static_cast<long>(step) * a.channels_out, list};
+    x_first = tangents ? a.channels_in : 0, y_first = tangents ? a.channels_out : 0;
+  }
+};
+
 }  // namespace
 
 template <class N>
@@ -42,10 +58,9 @@ void linear(const LinearArgs<N>& a) {
   for_parts("macekit::linear", parts, [&](int part) {
     for_chunks(a, part, parts, [&](const int* list, int begin, int count, std::size_t weight) {
       for (const LinearBlock& block : *a.blocks) {
-        const int inner = (2 * block.l + 1) * planes<N>;
-        const RowMap x_rows{a.x_components * x_row, inner, a.channels_in, list}, y_rows{a.y_components * y_row, inner, a.channels_out, list};
-        gemm<T>(count * inner, a.channels_in, a.channels_out, a.x + (begin * a.x_components + block.x_component) * x_row, x_rows,
-                a.weight + weight + block.weight, a.channels_out, a.y + (begin * a.y_components + block.y_component) * y_row, y_rows, true);
+        const Rows<N> rows(a, block, list);
+        gemm<T>(count * rows.inner, a.channels_in, a.channels_out, a.x + (begin * a.x_components + block.x_component) * x_row + rows.x_first, rows.x,
+                a.weight + weight + block.weight, a.channels_out, a.y + (begin * a.y_components + block.y_component) * y_row + rows.y_first, rows.y, true);
       }
     });
   });
@@ -64,11 +79,12 @@ void linear_adjoint(const LinearAdjointArgs<N>& args) {
     if (gradient && part > 0) copies[part].assign(args.weight_size, T(0)), w_bar = copies[part].data();
     for_chunks(a, part, parts, [&](const int* list, int begin, int count, std::size_t weight) {
       for (const LinearBlock& block : *a.blocks) {
-        const int m = 2 * block.l + 1, inner = m * planes<N>;
+        const int m = 2 * block.l + 1;
+        const Rows<N> rows(a, block, list);
         const long x_at = (begin * a.x_components + block.x_component) * x_row, y_at = (begin * a.y_components + block.y_component) * y_row;
         if (args.x_bar)
-          gemm<T>(count * inner, a.channels_out, a.channels_in, args.y_bar + y_at, {a.y_components * y_row, inner, a.channels_out, list},
-                  a.weight_transposed + weight + block.weight, a.channels_in, args.x_bar + x_at, {a.x_components * x_row, inner, a.channels_in, list}, true);
+          gemm<T>(count * rows.inner, a.channels_out, a.channels_in, args.y_bar + y_at + rows.y_first, rows.y, a.weight_transposed + weight + block.weight, a.channels_in,
+                  args.x_bar + x_at + rows.x_first, rows.x, true);
         if (gradient) {
           const RowMap x_rows{a.x_components * x_row, m, x_row, list}, y_rows{a.y_components * y_row, m, y_row, list};
           T* out = w_bar + weight + block.weight;

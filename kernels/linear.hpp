@@ -29,6 +29,7 @@ struct LinearArgs {
   const int* species = nullptr;                                      ///< [num_rows]
   const std::vector<std::vector<int>>* rows_of_species = nullptr;    ///< the same, sorted; on the host
   const int* sorted_rows = nullptr;                                  ///< [num_rows] and one after the other, where kernels read them
+  bool only_tangents = false;  ///< dual numbers, Backend::simd: the values of y are known already, and stay; for the adjoint, those of x_bar
 };
 
 /// x_bar += W^T y_bar (unless null); dual numbers: weight_bar += tangent of x^T y_bar (unless null).

@@ -81,6 +81,7 @@ class DifferentiableOf final : public Differentiable {
     machine_->plain.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy.data());
     result.edge_gradient.assign(gradient ? 3L * graph.num_edges : 0, 0.0);
     if (gradient) machine_->plain.adjoint(exchange, result.edge_gradient.data());
+    machine_->dual.reuse(gradient ? &machine_->plain : nullptr);
     constants_.sum(graph, graph_energy, result);
     result.node_features.clear();
   }

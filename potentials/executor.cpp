@@ -48,6 +48,9 @@ Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, c
   }
   for (std::size_t s = 0; s < program.slots.size(); ++s)
     if (program.slots[s].rows != Rows::node) local_slot_[s] = false;
+  only_mixed_.assign(program.slots.size(), true);
+  for (const Step& step : program.steps)
+    if (const Slot written = slot_written(step); written >= 0 && !std::holds_alternative<Mix>(step) && !std::holds_alternative<ExchangeRows>(step)) only_mixed_[written] = false;
   const auto place_named = [&](const char* name, const std::vector<double>& v) { return v.empty() ? nullptr : mirror_.place(name, v.data(), v.size()); };
   radial_ = constants_.radial;
   radial_.centres = place_named("centres", constants_.centres), radial_.radius = place_named("radius", constants_.radius);
@@ -152,7 +155,10 @@ void Executor<N>::run_steps(bool local, Exchange& exchange) {
   for (std::size_t k = 0; k < program_.steps.size(); ++k) {
     if (local_step_[k] != local) continue;
     const Step& step = program_.steps[k];
-    if (std::holds_alternative<Mix>(step) || std::holds_alternative<Normalize>(step) || std::holds_alternative<Activate>(step)) value_[slot_written(step)].zero();
+    const Slot s = slot_written(step);
+    if (std::holds_alternative<Mix>(step) || std::holds_alternative<Normalize>(step) || std::holds_alternative<Activate>(step)) value_[s].zero();
+    if constexpr (is_dual<N>)
+      if (plain_ && std::holds_alternative<Mix>(step) && only_mixed_[s]) copy_values(s, plain_->value_[s], value_[s]);
   }
   for (std::size_t k = 0; k < program_.steps.size(); ++k)
     if (local_step_[k] == local) std::visit([&](const auto& s) { run(s, exchange); }, program_.steps[k]);
@@ -166,8 +172,26 @@ void Executor<N>::zero_bars(bool local) {
 
 template <class N>
 void Executor<N>::run_adjoint_steps(bool local, Exchange& exchange) {
-  for (std::size_t k = program_.steps.size(); k-- > 0;)
-    if (local_step_[k] == local) std::visit([&](const auto& s) { run_adjoint(s, exchange); }, program_.steps[k]);
+  for (std::size_t k = program_.steps.size(); k-- > 0;) {
+    if (local_step_[k] != local) continue;
+    // Whatever was added to the values of this adjoint so far.
+    if constexpr (is_dual<N>)
+      if (const Slot s = slot_written(program_.steps[k]); s >= 0 && knows_bar(s)) copy_values(s, plain_->bar_[s], bar_[s]);
+    std::visit([&](const auto& s) { run_adjoint(s, exchange); }, program_.steps[k]);
+  }
+}
+
+template <class N>
+bool Executor<N>::knows_bar(Slot s) const {
+  return plain_ && program_.slots[s].rows != Rows::site && plain_->has_bar(s);
+}
+// The values of dual numbers, from plain ones.
+template <class N>
+void Executor<N>::copy_values(Slot s, const Buffer<T>& from, Buffer<T>& to) const {
+  const long channels = program_.slots[s].channels, rows = static_cast<long>(from.size()) / std::max(1L, channels);
+  for_parts("macekit::copy_values", num_parts(), [&](int part) {
+    for (long r = rows * part / num_parts(); r < rows * (part + 1) / num_parts(); ++r) std::copy_n(from.data() + r * channels, channels, to.data() + r * planes<N> * channels);
+  });
 }
 
 template <class N>
@@ -517,6 +541,7 @@ LinearArgs<N> Executor<N>::args(const Mix& s) {
   const SlotInfo &x = program_.slots[s.x], &y = program_.slots[s.y];
   LinearArgs<N> a{row_count(s.x, s.y), x.components, y.components, x.channels, y.channels, &s.blocks, weights_.weight(s.weight), weights_.transposed(s.weight),
                   value(s.x), value(s.y)};
+  a.only_tangents = plain_ && only_mixed_[s.y];
   if (s.species_stride) a.species_stride = s.species_stride, a.species = graph_.species + begin_, a.rows_of_species = &rows_of_species_, a.sorted_rows = sorted_rows_;
   return a;
 }
@@ -528,7 +553,9 @@ template <class N>
 void Executor<N>::run_adjoint(const Mix& s, Exchange&) {
   if (!bar(s.y)) return;
   if (!is_dual<N> && !bar(s.x)) return;
-  kernels_.linear_adjoint({args(s), value_bar(s.y), bar(s.x), is_dual<N> ? weight_bar_[s.weight].data() : nullptr, program_.weights[s.weight].size});
+  LinearAdjointArgs<N> a{args(s), value_bar(s.y), bar(s.x), is_dual<N> ? weight_bar_[s.weight].data() : nullptr, program_.weights[s.weight].size};
+  a.forward.only_tangents = knows_bar(s.x);
+  kernels_.linear_adjoint(a);
 }
 
 // ---- symmetric contraction ----

@@ -97,6 +97,9 @@ class Executor {
   /// one block of atoms after the other, in memory for one block.
   /// @param vec_bar  null: it stays where edge_gradient() says
   void forward_and_adjoint(const Graph& graph, Exchange& exchange, double* node_energy, double* graph_energy, double* vec_bar);
+  /// Dual numbers: `plain` has just run forward() and adjoint() on the graph of the next forward(); its values and adjoints are those of
+  /// the dual numbers here, so that linear maps need not compute them again. Null: nothing is known.
+  void reuse(const Executor<T>* plain) { plain_ = backend_ == Backend::simd ? plain : nullptr; }
   /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
   void parameter_adjoint(Exchange& exchange, const double* node_seed);
   /// After parameter_adjoint: adds the gradients to file-layout arrays, `find(name)` returning a pointer or null.
@@ -112,6 +115,8 @@ class Executor {
   std::size_t memory() const;
 
  private:
+  template <class>
+  friend class Executor;
   void prepare(const Graph& graph, int block);
   void prepare_nodes(int begin, int end);
   void start(const Graph& graph, const double* vec_dot, double* node_energy, int block);
@@ -132,6 +137,8 @@ class Executor {
   T* value_bar(Slot s) { return bar_[s].data() + shift(s); }
   bool has_bar(Slot s) const { return is_dual<N> || program_.slots[s].depends_on_positions; }
   T* bar(Slot s) { return has_bar(s) ? value_bar(s) : nullptr; }
+  bool knows_bar(Slot s) const;
+  void copy_values(Slot s, const Buffer<T>& from, Buffer<T>& to) const;
   template <class Carry>
   void carry(Buffer<T>& rows, int columns, bool resident, const Carry& f);
 
@@ -202,6 +209,8 @@ class Executor {
   std::map<const void*, ConvolutionView> convolutions_;  // tables of each step, where kernels read them
   std::map<const void*, ContractionView> contractions_;
   std::vector<bool> local_step_, local_slot_;  // after the last exchange, of atoms alone
+  std::vector<bool> only_mixed_;               // slots that linear maps alone write
+  const Executor<T>* plain_ = nullptr;         // see reuse()
   RadialBasis radial_;
   const double *scale_, *ones_, *repulsion_charge_, *repulsion_radius_;
   std::vector<double> one_of_each_head_;
