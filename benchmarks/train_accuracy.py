@@ -7,13 +7,16 @@ frames that neither has seen.
 The files need REF_energy and REF_forces; isolated atoms (config_type IsolatedAtom) give the E0s. A tenth of TRAIN is set aside for
 validation, the same frames for all. The learning rate falls by 100 over the run, exponentially, epoch by epoch. Trained potentials
 are evaluated in the precision of the training and in float64; errors are summed in float64. Results go to FOLDER/accuracy.json, and
-a training whose result lies in FOLDER already is not repeated.
+a training whose result lies in FOLDER already is not repeated. The last lines say when each code reached the best validation error of
+forces that mace-torch reached, start of the process included.
 MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env` sets it).
 """
 
 import argparse
+import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -65,6 +68,38 @@ def train(code, args, seed, folder):
             json.dump(time.perf_counter() - start, file)
     with open(seconds_file, encoding="utf-8") as file:
         return os.path.join(folder, "potential.mace" if code == "macekit" else "potential.model"), json.load(file)
+
+
+def forces_over_time(code, folder, total):
+    """[(seconds since the process started, RMSE of forces on the validation set in meV/A)], epoch by epoch; `total` seconds it took."""
+    if code == "macekit":
+        with open(os.path.join(folder, "potential.log.jsonl"), encoding="utf-8") as file:
+            records = [r for r in map(json.loads, file) if r["kind"] == "validation"]
+        seconds = np.cumsum([r["seconds"] for r in records])
+        # What is not in the records (imports, data, results) counts as if all of it came before the first epoch.
+        return [(float(t + total - seconds[-1]), 1000 * r["errors"]["forces_rmse"]) for t, r in zip(seconds, records)]
+    with open(os.path.join(folder, "output.txt"), encoding="utf-8") as file:
+        stamped = [(datetime.datetime.fromisoformat(line[:23]), line) for line in file if re.match(r"\d{4}-\d\d-\d\d ", line)]
+    end = stamped[-1][0]
+    found = [(t, re.search(r"Epoch \d+: .*RMSE_F= *([\d.]+) meV", line)) for t, line in stamped]
+    return [(total - (end - t).total_seconds(), float(match[1])) for t, match in found if match]
+
+
+def show_time_to_accuracy(args, rows):
+    """Of each seed: when each code reached the best validation error of forces that mace-torch reached."""
+    result = []
+    for seed in args.seeds:
+        curves = {}
+        for code in ("macekit", "mace-torch"):
+            total = next(r["seconds"] for r in rows if r["code"] == code and r["seed"] == seed)
+            curves[code] = forces_over_time(code, os.path.join(args.work_dir, f"{code}-{seed}-{args.epochs}"), total)
+        goal = min(error for _, error in curves["mace-torch"])
+        reached = {code: next((t for t, error in curve if error <= goal), None) for code, curve in curves.items()}
+        ours, theirs = reached["macekit"], reached["mace-torch"]
+        print(f"seed {seed}: {goal:.1f} meV/A on the validation set: mace-torch after {theirs:.0f} s, macekit "
+              + (f"after {ours:.0f} s, {theirs / ours:.1f} x" if ours else f"not reached; its best is {min(e for _, e in curves['macekit']):.1f}"))
+        result.append({"seed": seed, "goal": goal, **reached})
+    return result
 
 
 def environment(python, threads):
@@ -151,7 +186,9 @@ def main():
     print()
     show_head()
     show(means)
-    result = {"settings": settings(args, args.seeds[0]) | {"seed": args.seeds, "ema": True}, "runs": rows, "means": means}
+    print()
+    times = show_time_to_accuracy(args, rows)
+    result = {"time_to_accuracy": times, "settings": settings(args, args.seeds[0]) | {"seed": args.seeds, "ema": True}, "runs": rows, "means": means}
     with open(os.path.join(args.work_dir, "accuracy.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
 

@@ -15,7 +15,7 @@ balance::Size size_of(const Dataset& data, std::int64_t row) { return {data.num_
 // Which structures a step sees is decided without its bins, so that it does not depend on them, nor on the number of ranks.
 class Batches final : public balance::Sampler {
  public:
-  Batches(const Dataset& data, const Settings& settings, int num_bins) : data_(data), batch_size_(settings.batch_size), num_bins_(num_bins) {
+  Batches(const Dataset& data, const Settings& settings, int num_bins) : data_(data), batch_size_(settings.batch_size), num_bins_(num_bins), balanced_(settings.balanced) {
     if (settings.bin_atoms) caps_.atoms = settings.bin_atoms;
     if (settings.bin_edges) caps_.edges = settings.bin_edges;
     for (int row = 0; row < data.size(); ++row)
@@ -41,7 +41,10 @@ class Batches final : public balance::Sampler {
     }
     std::vector<int> bin_of;
     int num_bins = num_bins_;
-    while ((bin_of = balance::pack(items, loads, num_bins, caps_)).empty()) ++num_bins;
+    if (balanced_)
+      while ((bin_of = balance::pack(items, loads, num_bins, caps_)).empty()) ++num_bins;
+    else
+      for (std::size_t k = 0; k < items.size(); ++k) bin_of.push_back(static_cast<int>(k) % num_bins);
     std::vector<std::vector<int>> bins(num_bins);
     for (std::size_t k = 0; k < items.size(); ++k) bins[bin_of[k]].push_back(static_cast<int>(items[k].structure));
     balance::Step step = make_step(data_, bins);
@@ -65,6 +68,7 @@ class Batches final : public balance::Sampler {
   const Dataset& data_;
   std::int64_t batch_size_;
   int num_bins_;
+  bool balanced_;
   balance::Caps caps_;
   std::unique_ptr<balance::Sampler> shuffled_;
 };

@@ -29,7 +29,7 @@ Settings settings_from_json(const std::string& text) {
   field("loss", s.loss.name), field("energy_weight", s.loss.energy_weight), field("forces_weight", s.loss.forces_weight);
   field("stress_weight", s.loss.stress_weight), field("virials_weight", s.loss.virials_weight), field("huber_delta", s.loss.huber_delta),
       field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
-  field("bins", s.bins), field("bin_atoms", s.bin_atoms), field("bin_edges", s.bin_edges), field("deterministic", s.deterministic);
+  field("bins", s.bins), field("bin_atoms", s.bin_atoms), field("bin_edges", s.bin_edges), field("balanced", s.balanced), field("deterministic", s.deterministic);
   field("radial", s.radial);
   field("optimizer", s.optimizer), field("amsgrad", s.amsgrad), field("beta", s.beta), field("beta1_schedulefree", s.beta1_schedulefree);
   field("beta2_schedulefree", s.beta2_schedulefree), field("lr_factors", s.lr_factors), field("freeze", s.freeze);
@@ -69,6 +69,7 @@ Settings settings_from_json(const std::string& text) {
   positive("batch_size", s.batch_size), positive("valid_batch_size", s.valid_batch_size), positive("lr", s.lr);
   positive("eval_interval", s.eval_interval), positive("patience", s.patience), positive("stage_two_lr", s.stage_two_lr);
   require<InputError>(!s.deterministic || s.bins > 0, "training: deterministic needs bins, the same on any number of ranks: set bins to the largest number of ranks.");
+  require<InputError>(s.balanced || (s.bin_atoms == 0 && s.bin_edges == 0), "training: bins of equal numbers of structures (balanced: false) know no bin_atoms or bin_edges.");
   not_negative("bins", s.bins), not_negative("bin_atoms", static_cast<double>(s.bin_atoms)), not_negative("bin_edges", static_cast<double>(s.bin_edges));
   not_negative("weight_decay", s.weight_decay), not_negative("clip_grad", s.clip_grad), not_negative("max_num_epochs", s.max_num_epochs);
   not_negative("energy_weight", s.loss.energy_weight), not_negative("forces_weight", s.loss.forces_weight);

@@ -23,6 +23,7 @@ struct Settings {
   int batch_size = 10;  ///< structures of one optimiser step, on all ranks together
   int bins = 0;         ///< parts of a step that are computed one by one, on one rank or many; 0: as many as ranks
   std::int64_t bin_atoms = 0, bin_edges = 0;  ///< the most that a bin may hold, more bins where needed; 0: no limit
+  bool balanced = true;  ///< false: bins get equal numbers of structures, whatever their sizes, as other codes do
   bool deterministic = false;  ///< the same bits on any number of ranks that share the same bins; costs memory and messages
   int valid_batch_size = 10;
   std::string radial = "auto";  ///< radial functions by `table` or `network` (Differentiable::set_radial); auto: tables where a step has edges enough

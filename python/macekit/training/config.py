@@ -155,6 +155,7 @@ GROUPS = {
         Key("bins", "int", 0, "parts of equal work into which a step is split, on one rank or many; 0: as many as ranks", minimum=0),
         Key("bin_atoms", "int", 0, "most atoms in such a part, more parts where needed; 0: no limit", minimum=0),
         Key("bin_edges", "int", 0, "most edges in such a part; 0: no limit", minimum=0),
+        Key("balanced", "bool", True, "parts of equal work; false: of equal numbers of frames, to compare"),
         Key("deterministic", "bool", False, "the same digits on any number of ranks; needs bins, costs memory and messages"),
         Key("radial", "str", "auto", "radial functions: network: at every edge; table: from splines of the network, made anew each step; auto: tables where steps "
             "are large enough", ("auto", "network", "table")),
@@ -196,7 +197,7 @@ SYNONYMS = upstream.RENAMED
 # Keys of the engine, passed on as they are.
 ENGINE = [k.name for g in ("Loss", "Optimisation") for k in GROUPS[g] if k.name != "lr_params_factors"] + ["seed", "checkpoint_minutes", "name"]
 # Keys that a continued training may change without becoming another training.
-FREE = {"work_dir", "restart", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "bin_atoms", "bin_edges", "dry_run", "plot", "error_table"}
+FREE = {"work_dir", "restart", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table"}
 FILES = ("train_file", "valid_file", "test_file", "initial_potential", "foundation_model", "pt_train_file", "pt_valid_file", "pt_test_file")
 # What a head may say for itself.
 HEAD_KEYS = ("train_file", "valid_file", "test_file", "E0s", "valid_fraction", "config_type_weights", "keep_isolated_atoms", "mean", "std", "energy_key",
