@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <random>
 
@@ -23,6 +24,7 @@ namespace {
 template <class T>
 constexpr int least_intervals = sizeof(T) == 8 ? 256 : 128;
 constexpr int most_intervals = 2048;
+constexpr std::size_t bucket_size = std::size_t(1) << 18;  // numbers: large enough that messages are not bound by their latency
 template <class T>
 constexpr double table_tolerance = sizeof(T) == 8 ? 1e-10 : 1e-6;
 
@@ -35,6 +37,22 @@ struct Machine {
   Executor<T> plain;
   Executor<Dual<T>> dual;
 };
+
+// For each tensor the number of adjoint steps after which its gradient is final.
+template <class N>
+std::map<std::string, int> completion(const Program& program, const Executor<N>& executor) {
+  std::map<std::string, int> after;
+  int number = 0;
+  for (int k : executor.adjoint_order()) {
+    ++number;
+    for (WeightId id : weights_of(program.steps[k]))
+      for (const WeightBlock& block : program.weights[id].blocks) after[block.tensor] = number;
+    if (const auto* s = std::get_if<Contract>(&program.steps[k]))
+      for (const auto& tensors : s->tensors)
+        for (const std::string& tensor : tensors) after[tensor] = number;
+  }
+  return after;
+}
 
 template <class T>
 class DifferentiableOf final : public Differentiable {
@@ -50,9 +68,11 @@ class DifferentiableOf final : public Differentiable {
       parameters_.push_back({name, shape});
       values_.push_back(potential.tensors().at(name).real);
     }
+    make_buckets();
   }
 
   const std::vector<Parameter>& parameters() const override { return parameters_; }
+  const std::vector<std::vector<int>>& buckets() const override { return buckets_; }
   void set_parameter(int index, const double* data) override { assign(index, data); }
   void set_parameter(int index, const float* data) override { assign(index, data); }
   void set_constants(const std::vector<double>& scale, const std::vector<double>& shift, const std::vector<double>& atomic_energies) override {
@@ -85,11 +105,11 @@ class DifferentiableOf final : public Differentiable {
     constants_.sum(graph, graph_energy, result);
     result.node_features.clear();
   }
-  void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<double*>& gradient) override {
-    dual_pass(graph, energy_seed, vec_dot, gradient);
+  void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<double*>& gradient, const Ready& ready) override {
+    dual_pass(graph, energy_seed, vec_dot, gradient, ready);
   }
-  void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<float*>& gradient) override {
-    dual_pass(graph, energy_seed, vec_dot, gradient);
+  void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<float*>& gradient, const Ready& ready) override {
+    dual_pass(graph, energy_seed, vec_dot, gradient, ready);
   }
 
  private:
@@ -119,16 +139,46 @@ class DifferentiableOf final : public Differentiable {
     std::copy_n(data, values_.at(index).size(), values_[index].begin());
     stale_ = true;
   }
+  void make_buckets() {
+    const std::map<std::string, int> after = completion(program_, machine(0)->dual);
+    std::vector<int> order(parameters_.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto done = [&](int index) { return after.count(parameters_[index].name) ? after.at(parameters_[index].name) : 0; };
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return done(a) < done(b); });
+    std::size_t size = bucket_size;
+    for (int index : order) {
+      if (size >= bucket_size) buckets_.emplace_back(), size = 0;
+      buckets_.back().push_back(index), size += values_[index].size();
+    }
+  }
   template <class S>
-  void dual_pass(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<S*>& gradient) {
+  void dual_pass(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<S*>& gradient, const Ready& ready) {
     require<ShapeError>(gradient.size() == parameters_.size(), "parameter_gradient: one array for each of ", parameters_.size(), " parameters");
     NoExchange exchange;
     machine_->dual.forward(graph, exchange, vec_dot, nullptr, nullptr);
     std::vector<double> seed(graph.num_nodes);
     for (int i = 0; i < graph.num_nodes; ++i) seed[i] = energy_seed[graph.graph_of ? graph.graph_of[i] : 0];
-    machine_->dual.parameter_adjoint(exchange, seed.data());
     for (std::size_t k = 0; k < gradient.size(); ++k) std::fill_n(gradient[k], values_[k].size(), S(0));
-    machine_->dual.template unpack_gradients<S>([&](const std::string& name) { return gradient[index_.at(name)]; });
+    const std::map<std::string, int> after = completion(machine_->program, machine_->dual);
+    int num_steps = 0;
+    std::size_t next = 0;  // bucket
+    const auto finish = [&](bool all) {
+      for (; next < buckets_.size(); ++next) {
+        std::map<std::string, S*> final;
+        for (int index : buckets_[next]) {
+          const auto found = after.find(parameters_[index].name);
+          if (!all && found != after.end() && found->second > num_steps) return;
+          final[parameters_[index].name] = gradient[index];
+        }
+        machine_->dual.template unpack_gradients<S>([&](const std::string& name) { return final.count(name) ? final.at(name) : nullptr; });
+        if (ready) ready(static_cast<int>(next));
+      }
+    };
+    machine_->dual.parameter_adjoint(exchange, seed.data(), [&] {
+      ++num_steps;
+      if (ready) finish(false);
+    });
+    finish(true);
   }
 
   Backend backend_;
@@ -142,6 +192,7 @@ class DifferentiableOf final : public Differentiable {
   std::vector<Parameter> parameters_;
   std::vector<std::vector<double>> values_;
   std::map<std::string, int> index_;
+  std::vector<std::vector<int>> buckets_;
   bool stale_ = true;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,12 +38,16 @@ class Differentiable {
   virtual void release_workspace() = 0;
   /// Pass 1.  @throws as Evaluator::compute, but NaN results are returned, not thrown: the trainer decides what follows.
   virtual void evaluate(const Graph& graph, bool gradient, Evaluation& result) = 0;
+  /// Groups of parameters whose gradients a dual pass finishes one group after the other; they depend on the architecture alone.
+  virtual const std::vector<std::vector<int>>& buckets() const = 0;
+  /// Is told that the gradients of a bucket are final, while the dual pass goes on.
+  using Ready = std::function<void(int bucket)>;
   /// Dual pass on the graph of the last evaluate().
   /// @param energy_seed  [G] dL/dE_s
   /// @param vec_dot      [E][3] dL/d(dE/dvec_e); null for a loss of energies only
   /// @param gradient     for each parameter a row-major array of its size, overwritten
-  virtual void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<double*>& gradient) = 0;
-  virtual void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<float*>& gradient) = 0;
+  virtual void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<double*>& gradient, const Ready& ready = {}) = 0;
+  virtual void parameter_gradient(const Graph& graph, const double* energy_seed, const double* vec_dot, const std::vector<float*>& gradient, const Ready& ready = {}) = 0;
 };
 
 /// Starts from the weights of `potential`. `precision` is that of features and weights; geometry and energies stay double.

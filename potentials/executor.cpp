@@ -171,13 +171,14 @@ void Executor<N>::zero_bars(bool local) {
 }
 
 template <class N>
-void Executor<N>::run_adjoint_steps(bool local, Exchange& exchange) {
+void Executor<N>::run_adjoint_steps(bool local, Exchange& exchange, const std::function<void()>& after_step) {
   for (std::size_t k = program_.steps.size(); k-- > 0;) {
     if (local_step_[k] != local) continue;
     // Whatever was added to the values of this adjoint so far.
     if constexpr (is_dual<N>)
       if (const Slot s = slot_written(program_.steps[k]); s >= 0 && knows_bar(s)) copy_values(s, plain_->bar_[s], bar_[s]);
     std::visit([&](const auto& s) { run_adjoint(s, exchange); }, program_.steps[k]);
+    if (after_step) after_step();
   }
 }
 
@@ -213,10 +214,19 @@ void Executor<N>::forward(const Graph& graph, Exchange& exchange, const double* 
 }
 
 template <class N>
-void Executor<N>::reverse(Exchange& exchange) {
+void Executor<N>::reverse(Exchange& exchange, const std::function<void()>& after_step) {
   zero_bars(false), zero_bars(true);
-  run_adjoint_steps(true, exchange);
-  run_adjoint_steps(false, exchange);
+  run_adjoint_steps(true, exchange, after_step);
+  run_adjoint_steps(false, exchange, after_step);
+}
+
+template <class N>
+std::vector<int> Executor<N>::adjoint_order() const {
+  std::vector<int> order;
+  for (const bool local : {true, false})
+    for (std::size_t k = program_.steps.size(); k-- > 0;)
+      if (local_step_[k] == local) order.push_back(static_cast<int>(k));
+  return order;
 }
 
 template <class N>
@@ -261,13 +271,13 @@ void Executor<N>::forward_and_adjoint(const Graph& graph, Exchange& exchange, do
 }
 
 template <class N>
-void Executor<N>::parameter_adjoint(Exchange& exchange, const double* node_seed) {
+void Executor<N>::parameter_adjoint(Exchange& exchange, const double* node_seed, const std::function<void()>& after_step) {
   if constexpr (is_dual<N>) {
     for (std::size_t k = 0; k < weight_bar_.size(); ++k) weight_bar_[k].resize(program_.weights[k].size), weight_bar_[k].zero();
     for (std::size_t k = 0; k < coefficient_bar_.size(); ++k) coefficient_bar_[k].resize(weights_.coefficients_[k].size()), coefficient_bar_[k].zero();
     for (Table& table : trained_tables_) table.bar.resize(table.coefficients.size()), table.bar.zero();
     node_seed_ = mirror_.place("node_seed", node_seed, graph_.num_nodes);
-    reverse(exchange);
+    reverse(exchange, after_step);
   }
 }
 

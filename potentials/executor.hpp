@@ -2,6 +2,7 @@
 // Runs a Program on plain numbers (energies, edge gradients) or on dual numbers (parameter gradients).
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -101,7 +102,10 @@ class Executor {
   /// the dual numbers here, so that linear maps need not compute them again. Null: nothing is known.
   void reuse(const Executor<T>* plain) { plain_ = backend_ == Backend::simd ? plain : nullptr; }
   /// Of the last forward(). Dual numbers: seeds the energy of each node with 1 + eps node_seed[i], collects parameter tangents.
-  void parameter_adjoint(Exchange& exchange, const double* node_seed);
+  /// @param after_step  called after the adjoint of each step, in the order of adjoint_order()
+  void parameter_adjoint(Exchange& exchange, const double* node_seed, const std::function<void()>& after_step = {});
+  /// Steps in the order in which their adjoints run.
+  std::vector<int> adjoint_order() const;
   /// After parameter_adjoint: adds the gradients to file-layout arrays, `find(name)` returning a pointer or null.
   template <class S, class Find>
   void unpack_gradients(const Find& find) const;
@@ -121,8 +125,8 @@ class Executor {
   void prepare_nodes(int begin, int end);
   void start(const Graph& graph, const double* vec_dot, double* node_energy, int block);
   void run_steps(bool local, Exchange& exchange);
-  void run_adjoint_steps(bool local, Exchange& exchange);
-  void reverse(Exchange& exchange);
+  void run_adjoint_steps(bool local, Exchange& exchange, const std::function<void()>& after_step = {});
+  void reverse(Exchange& exchange, const std::function<void()>& after_step = {});
   void zero_bars(bool local);
   void geometry_adjoint(double* vec_bar);
   void give_energies(double* node_energy, double* graph_energy) const;

@@ -50,6 +50,8 @@ template <class N>
 template <class S, class Find>
 void Executor<N>::unpack_gradients(const Find& find) const {
   for (std::size_t k = 0; k < weight_bar_.size(); ++k) {
+    const auto wanted = [&](const WeightBlock& b) { return find(b.tensor) != nullptr; };
+    if (std::none_of(program_.weights[k].blocks.begin(), program_.weights[k].blocks.end(), wanted)) continue;
     const std::vector<T> packed = weight_bar_[k].to_host();
     for (const WeightBlock& b : program_.weights[k].blocks) {
       S* target = find(b.tensor);
@@ -66,9 +68,13 @@ void Executor<N>::unpack_gradients(const Find& find) const {
     if (!s) continue;
     const ContractionTables& t = s->tables;
     const int padded_channels = program_.slots[s->A].channels, Z = s->num_species, C = program_.num_channels;
-    const std::vector<T> bar = coefficient_bar_[number++].to_host();
+    const Buffer<T>& coefficient_bar = coefficient_bar_[number++];
+    const auto wanted = [&](const auto& tensors) { return std::any_of(tensors.begin(), tensors.end(), [&](const std::string& name) { return find(name) != nullptr; }); };
+    if (std::none_of(s->tensors.begin(), s->tensors.end(), wanted)) continue;
+    const std::vector<T> bar = coefficient_bar.to_host();
     for (const auto& fold : t.folds) {
       S* W = find(s->tensors[fold.l_out][fold.order - 1]);
+      if (!W) continue;
       const int paths = s->num_paths[fold.l_out][fold.order - 1];
       for (int z = 0; z < Z; ++z)
         for (int c = 0; c < C; ++c)

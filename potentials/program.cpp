@@ -51,6 +51,33 @@ Slot slot_written(const Step& step) {
   return std::visit(Writes{}, step);
 }
 
+std::vector<WeightId> weights_of(const Step& step) {
+  struct Of {
+    std::vector<WeightId> operator()(const EmbedSpecies& s) const { return {s.weight}; }
+    std::vector<WeightId> operator()(const LoadInput&) const { return {}; }
+    std::vector<WeightId> operator()(const Activate& s) const { return {s.bias}; }
+    std::vector<WeightId> operator()(const RadialMLP& s) const {
+      std::vector<WeightId> all = s.weights;
+      for (const auto& layer : s.layers) all.insert(all.end(), {layer.bias, layer.gain, layer.shift});
+      return all;
+    }
+    std::vector<WeightId> operator()(const Convolve& s) const { return {s.weight}; }
+    std::vector<WeightId> operator()(const Tabulate& s) const { return {s.weight}; }
+    std::vector<WeightId> operator()(const TabulatedConvolve&) const { return {}; }
+    std::vector<WeightId> operator()(const Density& s) const { return {s.weight}; }
+    std::vector<WeightId> operator()(const Normalize& s) const { return {s.alpha_beta}; }
+    std::vector<WeightId> operator()(const Gate&) const { return {}; }
+    std::vector<WeightId> operator()(const Mix& s) const { return {s.weight}; }
+    std::vector<WeightId> operator()(const Contract&) const { return {}; }
+    std::vector<WeightId> operator()(const ExchangeRows&) const { return {}; }
+    std::vector<WeightId> operator()(const ReadOut& s) const { return {s.W1, s.W2, s.Wm, s.bm, s.b2}; }
+    std::vector<WeightId> operator()(const Repulsion&) const { return {}; }
+  };
+  std::vector<WeightId> weights = std::visit(Of{}, step);
+  std::erase(weights, -1);
+  return weights;
+}
+
 void remove_dead_steps(Program& p) {
   std::vector<bool> wanted(p.slots.size());
   for (const auto& layer : p.layer_outputs) wanted[layer.h] = true;

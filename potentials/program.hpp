@@ -150,6 +150,8 @@ struct Program {
 std::vector<Slot> slots_read(const Step&, const Program&);
 /// The slot that a step overwrites or adds to; -1: none.
 Slot slot_written(const Step&);
+/// Weights that a step reads, without the coefficients of contractions.
+std::vector<WeightId> weights_of(const Step&);
 /// Drops steps whose results nothing reads, and the arrays that no step uses.
 void remove_dead_steps(Program&);
 /// One line a step, with shapes.

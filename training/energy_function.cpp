@@ -38,7 +38,9 @@ struct EnergyFunction : torch::autograd::Function<EnergyFunction> {
     const auto fill = [&](auto* data) {
       std::vector<decltype(data)> parts;
       for (const auto& p : model->parameters()) parts.push_back(data + p.offset);
-      model->differentiable().parameter_gradient(graph, energy_seed.const_data_ptr<double>(), vec_dot_data, parts);
+      Differentiable::Ready ready;
+      if (model->on_bucket) ready = [&](int bucket) { model->on_bucket(bucket, flat_bar); };
+      model->differentiable().parameter_gradient(graph, energy_seed.const_data_ptr<double>(), vec_dot_data, parts, ready);
     };
     if (model->precision() == Precision::float64)
       fill(flat_bar.data_ptr<double>());

@@ -45,6 +45,12 @@ Model::Model(const Potential& potential, Precision precision)
   use(flat_);
 }
 
+std::vector<torch::Tensor> Model::views_of_bucket(int bucket, const torch::Tensor& flat) const {
+  std::vector<torch::Tensor> views;
+  for (int index : differentiable_->buckets().at(bucket)) views.push_back(flat.narrow(0, parameters_[index].offset, parameters_[index].size));
+  return views;
+}
+
 void Model::use(const torch::Tensor& flat) {
   for (std::size_t k = 0; k < parameters_.size(); ++k) {
     const int index = static_cast<int>(k);

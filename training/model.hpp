@@ -2,6 +2,7 @@
 #pragma once
 #include <torch/types.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +31,11 @@ class Model {
   torch::Tensor& flat() { return flat_; }
   const torch::Tensor& flat() const { return flat_; }
   Differentiable& differentiable() { return *differentiable_; }
+  /// Is told by backward calls, while they run, that a bucket (Differentiable::buckets) of the weights' gradient is final. Null: nobody is.
+  using OnBucket = std::function<void(int bucket, const torch::Tensor& flat_bar)>;
+  OnBucket on_bucket;
+  /// Views of the parameters of a bucket in a flat tensor.
+  std::vector<torch::Tensor> views_of_bucket(int bucket, const torch::Tensor& flat) const;
   /// Makes `flat` the weights of the next evaluation.
   void use(const torch::Tensor& flat);
 

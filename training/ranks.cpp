@@ -13,6 +13,13 @@ void Ranks::sum(torch::Tensor& tensor) const {
   group_->allreduce(tensors)->wait();
 }
 
+Ranks::Sums Ranks::start_sum(std::vector<torch::Tensor> tensors) const {
+  require(!alone(), "start_sum: there is one process only");
+  Sums sums{std::move(tensors), {}};
+  sums.work = group_->allreduce_coalesced(sums.tensors);
+  return sums;
+}
+
 std::vector<torch::Tensor> Ranks::gather(const torch::Tensor& tensor) const {
   if (alone()) return {tensor};
   std::vector<std::vector<torch::Tensor>> all(1);

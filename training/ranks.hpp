@@ -21,6 +21,13 @@ class Ranks {
 
   /// Replaces a tensor by its sum over ranks, the same bits on each.
   void sum(torch::Tensor& tensor) const;
+  /// Tensors that are being replaced by their sums over ranks while the caller goes on.
+  struct Sums {
+    std::vector<torch::Tensor> tensors;
+    c10::intrusive_ptr<c10d::Work> work;
+    void wait() { work->wait(); }
+  };
+  Sums start_sum(std::vector<torch::Tensor> tensors) const;
   /// The tensors of all ranks, which have one shape and type.
   std::vector<torch::Tensor> gather(const torch::Tensor& tensor) const;
   /// Ends all ranks with one sentence, that of the lowest rank that has one.
