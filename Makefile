@@ -2,7 +2,7 @@
 # make test   the same set-up, then every test
 # eval "$(make -s env)"   puts macekit, lmp and `import macekit` on your path
 # make wheel  packs a wheel into build/dist: pip install macekit[lmp] then needs no compiler
-# make cuda   builds macekit for NVIDIA GPUs into build-cuda
+# make cuda   builds macekit for NVIDIA GPUs into build-cuda, the trainer included
 .DEFAULT_GOAL := help
 .PHONY: help build demo test env wheel cuda clean
 SHELL := /bin/bash

@@ -20,68 +20,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-
-def frames_of(options):
-    import ase.io
-
-    return [a for a in ase.io.read(options["structures"], ":") if len(a) > 1 and "REF_forces" in a.arrays]
-
-
-def macekit_step(options, frames):
-    from macekit import _core
-    from macekit.training import engine
-
-    core = engine()
-    numbers = sorted({int(z) for a in frames for z in a.numbers})
-    hp = json.loads(_core.default_hyperparameters())
-    hp.update(atomic_numbers=numbers, num_channels=options["channels"], max_L=options["max_L"], r_max=options["r_max"], avg_num_neighbors=12.2, use_reduced_cg=False)
-    model = core.Model.new(json.dumps(hp), [0.0] * len(numbers), [1.0], [0.0], 1, options["dtype"])
-    data = core.Dataset(numbers, options["r_max"])
-    for k, a in enumerate(frames):
-        data.add(a.numbers, a.positions, a.cell.array, [bool(p) for p in a.pbc], energy=0.0, forces=a.arrays["REF_forces"], source=f"frame {k}")
-    trainer = core.Trainer(model, data, data, json.dumps({"lr": 1e-5, "ema_decay": 0.99, "clip_grad": 10.0}))
-    return lambda rows: trainer.step(rows)
-
-
-def mace_torch_step(options, frames):
-    import warnings
-
-    warnings.filterwarnings("ignore")
-    import numpy as np
-    import torch
-    from e3nn import o3
-    from mace import data, modules, tools
-    from mace.tools import torch_geometric
-    from torch_ema import ExponentialMovingAverage
-
-    torch.set_num_threads(options["threads"])
-    torch.set_default_dtype(getattr(torch, options["dtype"]))
-    numbers = sorted({int(z) for a in frames for z in a.numbers})
-    block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    hidden = o3.Irreps("+".join(f"{options['channels']}x{l}{'eo'[l % 2]}" for l in range(options["max_L"] + 1)))
-    model = modules.ScaleShiftMACE(r_max=options["r_max"], num_bessel=8, num_polynomial_cutoff=5, max_ell=3, interaction_cls=block, interaction_cls_first=block,
-                                   num_interactions=2, num_elements=len(numbers), hidden_irreps=hidden, MLP_irreps=o3.Irreps("16x0e"),
-                                   gate=torch.nn.functional.silu, atomic_energies=np.zeros(len(numbers)), avg_num_neighbors=12.2, atomic_numbers=numbers,
-                                   correlation=3, radial_type="bessel", radial_MLP=[64, 64, 64], atomic_inter_scale=1.0, atomic_inter_shift=0.0,
-                                   use_reduced_cg=False)
-    keys = data.KeySpecification(info_keys={"energy": "REF_energy"}, arrays_keys={"forces": "REF_forces"})
-    table = tools.AtomicNumberTable(numbers)
-    dataset = [data.AtomicData.from_config(data.config_from_atoms(a, key_specification=keys), z_table=table, cutoff=options["r_max"]) for a in frames]
-    loss_of = modules.WeightedEnergyForcesLoss(energy_weight=1.0, forces_weight=100.0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, amsgrad=True)
-    ema = ExponentialMovingAverage(model.parameters(), decay=0.99)
-
-    def step(rows):
-        batch = torch_geometric.batch.Batch.from_data_list([dataset[i] for i in rows])
-        optimizer.zero_grad(set_to_none=True)
-        out = model(batch.to_dict(), training=True, compute_force=True)
-        loss_of(pred=out, ref=batch).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        ema.update()
-
-    return step
+from training_steps import STEPS, frames_of  # noqa: E402
 
 
 def peak_bytes(work):
@@ -98,7 +37,7 @@ def peak_bytes(work):
 
 def worker(options):
     frames = frames_of(options)
-    step = (macekit_step if options["code"] == "macekit" else mace_torch_step)(options, frames)
+    step = STEPS[options["code"]](options, frames)
     bins = options["bins"]
     memory = [peak_bytes(lambda: step(rows)) for rows in sorted(bins, key=lambda rows: sum(len(frames[i]) for i in rows))]
     memory = dict(zip([tuple(rows) for rows in sorted(bins, key=lambda rows: sum(len(frames[i]) for i in rows))], memory))
@@ -116,7 +55,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("structures", nargs="?")
     parser.add_argument("-o", "--output")
-    parser.add_argument("--code", choices=("macekit", "mace-torch"), default="macekit")
+    parser.add_argument("--code", choices=tuple(STEPS), default="macekit")
     parser.add_argument("--bins", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-atoms", type=int, default=300)
@@ -124,6 +63,7 @@ def main():
     parser.add_argument("--max-L", type=int, default=1, dest="max_L")
     parser.add_argument("--r-max", type=float, default=5.0, dest="r_max")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="auto", help="of macekit: auto, cpu or gpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--worker", type=json.loads)
     args = parser.parse_args()
@@ -146,7 +86,7 @@ def main():
         bins.append(plan.step(0, k % plan.num_steps()).bin(0))
     python = sys.executable if args.code == "macekit" else os.environ["MACEKIT_PEER_PYTHON"]
     with tempfile.TemporaryDirectory() as folder:
-        options.update(bins=bins, results=f"{folder}/results.json")
+        options.update(stress=False, batch=max(1, round(float(np.mean([len(b) for b in bins])))), bins=bins, results=f"{folder}/results.json")
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
         if python != sys.executable:
             environment["PYTHONPATH"] = ""
@@ -159,7 +99,7 @@ def main():
             row["bytes"] = size
     model = CostModel.fit([[r["graphs"], r["atoms"], r["edges"]] for r in rows], [r["seconds"] for r in rows])
     with open(args.output, "w") as file:
-        json.dump({"code": args.code, "channels": args.channels, "max_L": args.max_L, "dtype": args.dtype, "threads": args.threads, "bins": rows}, file, indent=1)
+        json.dump({"code": args.code, "channels": args.channels, "max_L": args.max_L, "dtype": args.dtype, "device": args.device, "threads": args.threads, "bins": rows}, file, indent=1)
     print(f"{args.code}: {1e3 * model.start:.2f} ms + {1e6 * model.atom:.2f} us an atom + {1e6 * model.edge:.3f} us an edge + {1e6 * model.graph:.2f} us a structure, "
           f"sigma {100 * model.sigma:.1f} %, {len(rows)} bins of {min(r['atoms'] for r in rows)} to {max(r['atoms'] for r in rows)} atoms")
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Reading labelled structures, without neighbour lists: a prepared dataset (C++ and Python) against an ASE database, extxyz and
-mace-torch's HDF5, on the same structures, in turns, one core each. Also how fast `macekit prepare` makes it.
+mace-torch's HDF5, on the same structures, in turns, one core each. Also how fast `macekit prepare` makes it, and how fast the trainer makes
+batches of it, neighbour lists included.
 
     python benchmarks/data.py [--structures 4000] [--atoms 60] [--rounds 3] [--json FILE]
 
-MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env` sets it). The C++ reader is `read_shards`:
-cmake --build build --target read_shards.
+MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env` sets it). The C++ readers are `read_shards` and `join_batches`:
+cmake --build build --target read_shards join_batches.
 """
 
 import argparse
@@ -124,7 +125,7 @@ def main():
     import ase.io.extxyz as extxyz
 
     peer = os.environ.get("MACEKIT_PEER_PYTHON")
-    program = os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "benchmarks", "read_shards")
+    program, joiner = (os.path.join(os.environ.get("BUILD", os.path.join(ROOT, "build")), "benchmarks", name) for name in ("read_shards", "join_batches"))
     with tempfile.TemporaryDirectory() as folder:
         place = {name: os.path.join(folder, name) for name in ("a.extxyz", "a.db", "a.h5", "data")}
         with open(place["a.extxyz"], "w") as out, ase.db.connect(place["a.db"]) as database:
@@ -140,6 +141,8 @@ def main():
         workers = {"macekit, Python": compare.Worker(sys.executable, __file__, {"kind": "prepared", "path": place["data"]}, 1)}
         if os.path.exists(program):
             workers = {"macekit, C++": Native(program, place["data"]), "macekit, C++, shuffled": Native(program, place["data"], "shuffled"), **workers}
+        if os.path.exists(joiner):
+            workers |= {f"macekit, batches of 16, r_max 5 A, {n} thread{'s' if n > 1 else ''}": Native(joiner, place["data"], "5", "16", str(n)) for n in (1, 2)}
         workers["ASE database"] = compare.Worker(sys.executable, __file__, {"kind": "database", "path": place["a.db"]}, 1)
         workers["ASE extxyz"] = compare.Worker(sys.executable, __file__, {"kind": "extxyz", "path": place["a.extxyz"]}, 1)
         if peer:

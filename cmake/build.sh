@@ -23,7 +23,8 @@ mkdir -p "$build"
 printf '%s=%s\n' kokkos "$kokkos" lammps "$lammps" python "$python" peer "$peer" wheel "$wheel" >"$build/dependencies.txt"
 
 # What was compiled once, in any folder, is not compiled again.
-export CCACHE_DIR="${MACEKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/macekit}/ccache" CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+source cmake/cache.sh
+export CCACHE_DIR="$cache/ccache" CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 
 log="$build/build.log"

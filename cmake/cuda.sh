@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds macekit for NVIDIA GPUs into $BUILD_CUDA: kernels, potentials, tests and the Python module. nvcc compiles the portable
-# kernels, g++ the rest. MACEKIT_CUDA_ARCH is sm_90 (H100, H200) or sm_80 (A100).
+# Builds macekit for NVIDIA GPUs into $BUILD_CUDA: kernels, potentials, tests, the trainer and the Python modules. nvcc compiles the
+# portable kernels, g++ the rest. MACEKIT_CUDA_ARCH is sm_90 (H100, H200) or sm_80 (A100). LibTorch, which computes losses and the
+# optimiser on the host, may be the one for CPUs; CMAKE_ARGS=-DMACEKIT_ENABLE_TRAINING=OFF builds without it.
 #
 #   cmake/cuda.sh            builds everything; with MACEKIT_LAMMPS_SOURCE, the source of a LAMMPS with its Kokkos package for GPUs, the
 #                            plugin for it as well
@@ -24,7 +25,8 @@ if [ "${1:-}" = --check ]; then
   else
     # By content, not by date: a fresh checkout has new dates.
     sources=$(find kernels CMakeLists.txt cmake/cuda.sh cmake/dependencies.sh -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum; "$nvcc" --version; echo "${MACEKIT_CUDA_ARCH:-}")
-    stamp=${MACEKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/macekit}/cuda-compiles-$(sha256sum <<<"$sources" | cut -c1-12)
+    source cmake/cache.sh
+    stamp=$cache/cuda-compiles-$(sha256sum <<<"$sources" | cut -c1-12)
     if [ -e "$stamp" ]; then
       echo "macekit: the kernels compile for GPUs, and have not changed since that was tried; there is no GPU here to run them."
       exit
@@ -40,7 +42,7 @@ mkdir -p "$build"
 log="$build/build.log"
 echo "macekit: building for CUDA (log: $log)" >&2
 {
-  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DMACEKIT_ENABLE_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DMACEKIT_ENABLE_TRAINING=OFF \
+  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DMACEKIT_ENABLE_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" \
     -DMACEKIT_ENABLE_PAIR_STYLE="$([ -n "${MACEKIT_LAMMPS_SOURCE:-}" ] && echo ON || echo OFF)" -DMACEKIT_LAMMPS_SOURCE="${MACEKIT_LAMMPS_SOURCE:-}" -DPython3_EXECUTABLE="$python/bin/python" -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" \
     -DMACEKIT_PYTHON_MODULE_FOLDER="$build/python/macekit" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs" "${targets[@]}"

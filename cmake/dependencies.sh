@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-cache=${MACEKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/macekit}
+source ./cache.sh
 jobs=${MACEKIT_JOBS:-$(nproc)}
 mkdir -p "$cache/logs"
 

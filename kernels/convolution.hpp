@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <cstddef>
 #include <vector>
 
 #include "kernels/graph.hpp"
@@ -45,7 +46,7 @@ ConvolutionView view(const ConvolutionPaths& t, const Place& place) {
 }
 
 /// A[i] = sum over the edges that end at i of the messages of all paths; R[e] = hidden[e] W, the last layer of the
-/// radial MLP, is formed atom by atom in scratch memory.
+/// radial MLP, is formed atom by atom in scratch memory, by the portable kernels in the workspace.
 template <class N>
 struct ConvolutionArgs {
   Graph graph;
@@ -58,6 +59,8 @@ struct ConvolutionArgs {
   const scalar_t<N>* hidden;      ///< [E][planes][hidden_width]
   const scalar_t<N>* u;           ///< [num_rows][in_components][planes][channels]
   scalar_t<N>* A;                 ///< [N][num_out][planes][channels], overwritten
+  scalar_t<N>* workspace = nullptr;  ///< portable kernels: [edges][planes][paths * channels] for as many edges as are taken at once, at least one
+  std::size_t workspace_size = 0;    ///< numbers
 };
 
 /// Adjoint; every output is added to. Plain numbers give Y_bar and hidden_bar; dual numbers hidden_bar and weight_bar (the

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <cstddef>
 #include <vector>
 
 #include "kernels/number.hpp"
@@ -30,7 +31,14 @@ struct RadialArgs {
   bool unit = false;              ///< hidden[layer.back().width] = 1, which carries the bias of the next, linear layer
   int hidden_width = 0;           ///< padded, with the unit; 0: widths.back()
   const T* envelope = nullptr;    ///< [E][planes] multiplies hidden; null: 1
+  T* workspace = nullptr;          ///< portable kernels: numbers_per_edge() of as many edges as are taken at once; null: none
+  std::size_t workspace_size = 0;  ///< numbers
   int output_width() const { return hidden_width ? hidden_width : widths.back(); }
+  std::size_t numbers_per_edge() const {  // before and after silu
+    std::size_t sum = 0;
+    for (std::size_t i = 1; i < widths.size(); ++i) sum += 2 * planes<N> * widths[i];
+    return sum;
+  }
 };
 
 /// Adjoint, everything added to. Plain numbers: basis_bar; dual numbers: the tangents of the gradients of weights.

@@ -86,6 +86,11 @@ class DifferentiableOf final : public Differentiable {
     if (radial == Radial::table && !tabulated(least_intervals<T>)) radial_ = Radial::network;
   }
   void release_workspace() override { machine_ = nullptr, machines_.clear(), stale_ = true; }
+  std::size_t memory() const override {
+    std::size_t bytes = 0;
+    for (const auto& [intervals, machine] : machines_) bytes += machine->plain.memory() + machine->dual.memory();
+    return bytes;
+  }
 
   void evaluate(const Graph& graph, bool gradient, Evaluation& result) override {
     check_graph(graph, potential_.hyperparameters());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,6 +37,8 @@ class Differentiable {
   virtual void set_radial(Radial radial) = 0;
   /// Gives back all memory that evaluations have taken.
   virtual void release_workspace() = 0;
+  /// Bytes of workspace in use, where the kernels run.
+  virtual std::size_t memory() const = 0;
   /// Pass 1.  @throws as Evaluator::compute, but NaN results are returned, not thrown: the trainer decides what follows.
   virtual void evaluate(const Graph& graph, bool gradient, Evaluation& result) = 0;
   /// Groups of parameters whose gradients a dual pass finishes one group after the other; they depend on the architecture alone.

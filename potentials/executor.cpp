@@ -14,6 +14,8 @@ namespace macekit {
 namespace {
 // Atoms whose last layer is evaluated together: enough to occupy all threads, little memory.
 int block_atoms(Backend backend) { return backend == Backend::simd ? 64 * num_parts() : portable_is_gpu() ? 1 << 15 : 64; }
+// Bytes in which the portable kernels hold the radial networks of edges.
+std::size_t workspace_bytes() { return portable_is_gpu() ? std::size_t(256) << 20 : std::size_t(1) << 16; }
 }  // namespace
 
 template <class T>
@@ -26,7 +28,7 @@ PackedWeights<T>::PackedWeights(const Program& program, Backend backend) : progr
 template <class N>
 Executor<N>::Executor(const Program& program, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend, const RadialTables<T>* tables)
     : program_(program), weights_(weights), constants_(constants), backend_(backend), tables_(tables), kernels_(kernels<N>(backend)), mirror_(backend),
-      node_energy_(backend), graph_energy_(backend), vec_bar_(backend) {
+      node_energy_(backend), graph_energy_(backend), vec_bar_(backend), workspace_(backend) {
   for (std::size_t s = 0; s < program.slots.size(); ++s) value_.emplace_back(backend), bar_.emplace_back(backend);
   for (std::size_t k = 0; k < program.weights.size(); ++k) weight_bar_.emplace_back(backend);
   int number = 0;
@@ -109,6 +111,12 @@ void Executor<N>::prepare(const Graph& graph, int block) {
     const int count = local_slot_[s] ? std::min(block, graph.num_nodes) : rows(program_.slots[s].rows);
     value_[s].resize(count * row_size(static_cast<Slot>(s)));
   }
+  if (backend_ == Backend::simd) return;
+  std::size_t widest = 0;  // of what an edge needs
+  for (const Step& step : program_.steps)
+    if (const auto* s = std::get_if<Convolve>(&step)) widest = std::max(widest, s->tables.paths.size() * planes<N> * program_.slots[s->u].channels);
+    else if (const auto* s = std::get_if<RadialMLP>(&step)) widest = std::max(widest, args(*s).numbers_per_edge());
+  if (widest) workspace_.resize(widest * std::clamp<std::size_t>(workspace_bytes() / (widest * sizeof(T)), 1, std::max(1, graph.num_edges)));
 }
 
 // Steps run over atoms begin .. end from here on.
@@ -287,7 +295,7 @@ std::size_t Executor<N>::memory() const {
   for (const auto* group : {&value_, &bar_, &weight_bar_, &coefficient_bar_})
     for (const auto& buffer : *group) bytes += buffer.bytes();
   for (const Table& table : trained_tables_) bytes += table.spline.bytes() + table.coefficients.bytes() + table.spline_bar.bytes() + table.bar.bytes();
-  return bytes;
+  return bytes + workspace_.bytes();
 }
 
 // ---- embedding of species and of inputs ----
@@ -370,6 +378,7 @@ RadialArgs<N> Executor<N>::args(const RadialMLP& s) {
   a.sender = graph_.sender, a.receiver = receiver_, a.num_rows = graph_.num_rows;
   a.unit = s.unit, a.hidden_width = program_.slots[s.hidden].channels;
   if (s.times_envelope) a.envelope = value_[program_.envelope].data();
+  a.workspace = workspace_.data(), a.workspace_size = workspace_.size();
   return a;
 }
 template <class N>
@@ -450,7 +459,7 @@ void Executor<N>::run_adjoint(const Repulsion&, Exchange&) {
 template <class N>
 ConvolutionArgs<N> Executor<N>::args(const Convolve& s) {
   return {nodes_, convolutions_.at(&s), program_.slots[s.u].channels, program_.slots[s.hidden].channels, weights_.weight(s.weight), weights_.transposed(s.weight),
-          value_[s.Y].data(), value_[s.hidden].data(), value_[s.u].data(), value(s.A)};
+          value_[s.Y].data(), value_[s.hidden].data(), value_[s.u].data(), value(s.A), workspace_.data(), workspace_.size()};
 }
 template <class N>
 void Executor<N>::run(const Convolve& s, Exchange&) {

@@ -230,6 +230,7 @@ class Executor {
   const int *head_ = nullptr, *receiver_ = nullptr, *no_species_ = nullptr;  // of each node, of each edge; a zero for each node
   const double *vec_dot_ = nullptr, *node_seed_ = nullptr;
   Buffer<double> node_energy_, graph_energy_, vec_bar_;
+  Buffer<T> workspace_;  // of convolutions
   bool wants_energy_ = false;
   std::vector<std::vector<int>> rows_of_species_;  // of the atoms that steps run over; on the host
   std::vector<int> sorted_rows_storage_;           // the same, one after the other

@@ -18,13 +18,15 @@ class Batches final : public balance::Sampler {
   Batches(const Dataset& data, const Settings& settings, int num_bins) : data_(data), batch_size_(settings.batch_size), num_bins_(num_bins), balanced_(settings.balanced) {
     if (settings.bin_atoms) caps_.atoms = settings.bin_atoms;
     if (settings.bin_edges) caps_.edges = settings.bin_edges;
-    for (int row = 0; row < data.size(); ++row)
-      require<InputError>(data.num_atoms(row) <= caps_.atoms && data.num_edges(row) <= caps_.edges, data.frame(row).source, ": its ", data.num_atoms(row), " atoms and ",
-                          data.num_edges(row), " edges are more than a bin may hold; raise bin_atoms and bin_edges.");
+    for (int row = 0; row < data.size(); ++row) {
+      if (data.num_atoms(row) <= caps_.atoms && data.num_edges(row) <= caps_.edges) continue;
+      require<InputError>(false, data.frame(row)->source, ": its ", data.num_atoms(row), " atoms and ", data.num_edges(row),
+                          " edges are more than a bin may hold; raise bin_atoms and bin_edges.");
+    }
     if (!settings.shuffle) return;
     balance::Options options;
     options.step_graphs = batch_size_, options.seed = settings.seed;
-    options.block_size = 64;  // everything is in memory, so that any order is as good
+    options.block_size = 64;  // a structure is read by itself, so that any order is as good
     std::vector<balance::Size> sizes;
     for (int row = 0; row < data.size(); ++row) sizes.push_back(size_of(data, row));
     shuffled_ = balance::make_sampler(balance::Kind::balanced, balance::sizes_of(std::move(sizes)), options);
@@ -77,18 +79,13 @@ class Batches final : public balance::Sampler {
 
 balance::Step make_step(const Dataset& data, const std::vector<std::vector<int>>& bins) {
   balance::Step step;
-  step.first.push_back(0);
   for (const std::vector<int>& bin : bins) {
     balance::BinLoad load;
     for (int row : bin) {
       require<InputError>(row >= 0 && row < data.size(), "batch: frame ", row, " of ", data.size());
-      const balance::Size size = size_of(data, row);
-      ++load.graphs, load.atoms += size.atoms, load.edges += size.edges;
-      step.structures.push_back(row);
+      load.add(size_of(data, row));
     }
-    step.first.push_back(static_cast<std::int64_t>(step.structures.size()));
-    step.loads.push_back(load);
-    step.total.graphs += load.graphs, step.total.atoms += load.atoms, step.total.edges += load.edges;
+    step.add_bin(std::vector<std::int64_t>(bin.begin(), bin.end()), load);
   }
   return step;
 }

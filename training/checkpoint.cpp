@@ -94,8 +94,14 @@ TensorFile make_checkpoint(const Model& model, const Optimizer& optimizer, const
       {"weight_sum", optimizer.weight_sum},
       {"lr", schedule.lr},
       {"schedule_best", number(schedule.best)},
-      {"schedule_num_bad",
-       schedule.num_bad}}.dump();
+      {"schedule_num_bad", schedule.num_bad},
+      {"most_atoms", s.most_atoms},
+      {"recent_losses", s.recent_losses},
+      {"checked_loss", number(s.checked_loss)},
+      {"point", s.point},
+      {"num_rollbacks", s.num_rollbacks},
+      {"lr_scale", s.lr_scale},
+      {"left_out", s.left_out}}.dump();
   file.metadata["checksum"] = checksum(file);
   return file;
 }
@@ -125,6 +131,11 @@ void restore_checkpoint(const TensorFile& file, const std::string& path, Model& 
   optimizer.weight_sum = state.value("weight_sum", 0.0);
   state.at("lr").get_to(schedule.lr), state.at("schedule_num_bad").get_to(schedule.num_bad);
   schedule.best = number(state.at("schedule_best"));
+  s.most_atoms = state.value("most_atoms", std::int64_t(0));
+  s.recent_losses = state.value("recent_losses", std::vector<double>());
+  s.checked_loss = state.contains("checked_loss") ? number(state.at("checked_loss")) : s.valid_loss;
+  s.point = state.value("point", optimizer.num_steps), s.num_rollbacks = state.value("num_rollbacks", 0), s.lr_scale = state.value("lr_scale", 1.0);
+  s.left_out = state.value("left_out", std::vector<std::int64_t>());
 }
 
 torch::Tensor averaged_weights(const TensorFile& file, const Model& model) {
@@ -156,13 +167,25 @@ std::vector<std::string> CheckpointFolder::steps() const {
   return found;
 }
 
-void CheckpointFolder::save(const TensorFile& file, std::int64_t num_steps, bool single) const {
-  if (folder_.empty()) return;
+std::string CheckpointFolder::step_path(std::int64_t num_steps) const {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%010lld", static_cast<long long>(num_steps));
-  write_safetensors(folder_ + "/" + name_ + ".step-" + digits + ".safetensors", file, single);
+  return (fs::path(folder_) / (name_ + ".step-" + digits + ".safetensors")).string();
+}
+
+bool CheckpointFolder::has(std::int64_t num_steps) const { return !folder_.empty() && fs::exists(step_path(num_steps)); }
+
+void CheckpointFolder::save(const TensorFile& file, std::int64_t num_steps, std::int64_t keep, bool single) const {
+  if (folder_.empty()) return;
+  write_safetensors(step_path(num_steps), file, single);
   const auto found = steps();
-  for (std::size_t k = 2; k < found.size(); ++k) fs::remove(found[k]);
+  for (std::size_t k = 2; k < found.size(); ++k)
+    if (found[k] != step_path(keep)) fs::remove(found[k]);
+}
+
+void CheckpointFolder::remove_later(std::int64_t num_steps) const {
+  for (const std::string& path : steps())
+    if (path > step_path(num_steps)) fs::remove(path);
 }
 
 std::string CheckpointFolder::best_path(bool stage_two) const {

@@ -8,6 +8,8 @@
 #include <limits>
 #include <numeric>
 
+#include "training/prefetch.hpp"
+
 namespace macekit::training {
 namespace {
 
@@ -44,14 +46,14 @@ struct Piece {
 }  // namespace
 
 Errors validate(Model& model, const torch::Tensor& flat, const Dataset& data, const Loss& loss, int batch_size,
-                const std::function<int()>& stop, const Ranks& ranks) {
+                const std::function<int()>& stop, const Ranks& ranks, int num_workers) {
   const torch::NoGradGuard no_grad;
   const int num_heads = model.hyperparameters().num_heads();
   std::vector<Piece> pieces;
   std::vector<std::int64_t> graphs(num_heads, 0), atoms(num_heads, 0);
   for (int head = 0; head < num_heads; ++head)
     for (int row = 0; row < data.size(); ++row) {
-      if (data.frame(row).head != head) continue;
+      if (data.head(row) != head) continue;
       if (graphs[head]++ % batch_size == 0) pieces.push_back({head, {}});
       pieces.back().rows.push_back(row);
       atoms[head] += data.num_atoms(row);
@@ -61,9 +63,11 @@ Errors validate(Model& model, const torch::Tensor& flat, const Dataset& data, co
   const int num_terms = static_cast<int>(loss.factors(0, 0).size()), columns = num_terms + Sums::size * num_labels;
   torch::Tensor table = torch::zeros({static_cast<std::int64_t>(pieces.size()) * columns + ranks.size()}, torch::kFloat64);
   double *const number = table.data_ptr<double>(), *const signals = number + pieces.size() * columns;
-  for (std::size_t k = ranks.rank(); k < pieces.size(); k += ranks.size()) {
+  Prefetch batches(data, num_workers);
+  for (std::size_t k = ranks.rank(), expected = k; k < pieces.size(); k += ranks.size()) {
     if ((signals[ranks.rank()] = stop ? stop() : 0) != 0) break;
-    const Batch batch = data.batch(pieces[k].rows);
+    for (; expected < std::min(pieces.size(), k + 3 * ranks.size()); expected += ranks.size()) batches.expect(pieces[expected].rows);
+    const Batch batch = batches.take(pieces[k].rows);
     const Prediction p = predict(model, flat, batch, true, loss.needs_stress());
     double* row = number + k * columns;
     for (const torch::Tensor& sum : loss.sums(p, batch)) *row++ = sum.item<double>();
@@ -105,26 +109,27 @@ Errors validate(Model& model, const torch::Tensor& flat, const Dataset& data, co
   return errors;
 }
 
-Predictions predict_all(Model& model, const torch::Tensor& flat, const Dataset& data, int batch_size) {
+Predictions predict(Model& model, const torch::Tensor& flat, const Dataset& data, int batch_size, int first, int last) {
   const torch::NoGradGuard no_grad;
   Predictions result;
   const auto append = [](std::vector<double>& target, const torch::Tensor& tensor) {
     const torch::Tensor values = tensor.contiguous();
     target.insert(target.end(), values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel());
   };
-  for (int begin = 0; begin < data.size(); begin += batch_size) {
-    const Batch batch = data.batch(range(begin, std::min(begin + batch_size, data.size())));
-    bool any_stress = false;
-    for (int row : batch.frames) any_stress = any_stress || data.frame(row).has_stress || data.frame(row).has_virials;
+  for (int begin = first; begin < last; begin += batch_size) {
+    const Batch batch = data.batch(range(begin, std::min(begin + batch_size, last)));
+    std::vector<std::shared_ptr<const Frame>> frames;
+    for (int row : batch.frames) frames.push_back(data.frame(row));
+    const bool any_stress = std::any_of(frames.begin(), frames.end(), [](const auto& f) { return f->has_stress || f->has_virials; });
     const Prediction p = predict(model, flat, batch, true, any_stress);
     append(result.energy, p.energy), append(result.forces, p.forces);
     torch::Tensor stress = torch::full({batch.graph.num_graphs(), 9}, std::numeric_limits<double>::quiet_NaN(), torch::kFloat64);
     for (std::size_t g = 0; any_stress && g < batch.frames.size(); ++g)
-      if (data.frame(batch.frames[g]).has_stress) stress[g] = p.stress[g].reshape({9});
+      if (frames[g]->has_stress) stress[g] = p.stress[g].reshape({9});
     append(result.stress, stress);
     torch::Tensor virials = torch::full({batch.graph.num_graphs(), 9}, std::numeric_limits<double>::quiet_NaN(), torch::kFloat64);
     for (std::size_t g = 0; any_stress && g < batch.frames.size(); ++g)
-      if (data.frame(batch.frames[g]).has_virials) virials[g] = p.virials[g].reshape({9});
+      if (frames[g]->has_virials) virials[g] = p.virials[g].reshape({9});
     append(result.virials, virials);
   }
   return result;

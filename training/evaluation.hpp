@@ -20,7 +20,7 @@ struct Errors {
   int signal = 0;                            ///< what `stop` said on some rank to end it early; the rest is then empty
 };
 
-/// Predicted labels of every frame of a dataset, concatenated.
+/// Predicted labels of frames, concatenated.
 struct Predictions {
   std::vector<double> energy;   ///< [frames] eV
   std::vector<double> forces;   ///< [atoms of all frames][3] eV/Angstrom
@@ -30,8 +30,10 @@ struct Predictions {
 
 /// Evaluates `data` head by head, `batch_size` frames at a time; ranks share the batches. `stop` is asked between batches and says 0 to
 /// go on. The same bits on any number of ranks.
+/// @param num_workers  threads that make the batches ahead
 Errors validate(Model& model, const torch::Tensor& flat, const Dataset& data, const Loss& loss, int batch_size,
-                const std::function<int()>& stop, const Ranks& ranks);
-Predictions predict_all(Model& model, const torch::Tensor& flat, const Dataset& data, int batch_size);
+                const std::function<int()>& stop, const Ranks& ranks, int num_workers);
+/// Of the frames first .. last - 1.
+Predictions predict(Model& model, const torch::Tensor& flat, const Dataset& data, int batch_size, int first, int last);
 
 }  // namespace macekit::training

@@ -19,8 +19,8 @@ std::string group_of(const std::string& name) {
   return name.rfind("node_embedding", 0) == 0 ? "embedding" : "inputs";
 }
 
-Model::Model(const Potential& potential, Precision precision)
-    : potential_(potential), precision_(precision), differentiable_(make_differentiable(potential, precision)) {
+Model::Model(const Potential& potential, Precision precision, Backend backend)
+    : potential_(potential), precision_(precision), backend_(backend), differentiable_(make_differentiable(potential, precision, backend)) {
   const auto& known = differentiable_->parameters();
   parameters_.resize(known.size());
   std::int64_t offset = 0;

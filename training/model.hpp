@@ -21,10 +21,12 @@ namespace macekit::training {
 /// What is trained is `trained()`: the weights themselves, or, after `add_low_rank`, low-rank additions to them.
 class Model {
  public:
-  Model(const Potential& potential, Precision precision);
+  /// @param backend  of the kernels; weights, losses and the optimiser are the host's
+  Model(const Potential& potential, Precision precision, Backend backend = Backend::simd);
 
   const Hyperparameters& hyperparameters() const { return potential_.hyperparameters(); }
   Precision precision() const { return precision_; }
+  Backend backend() const { return backend_; }
   torch::ScalarType dtype() const { return precision_ == Precision::float64 ? torch::kFloat64 : torch::kFloat32; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   std::int64_t num_decayed() const { return num_decayed_; }  ///< numbers at the front of the flat tensor that decay
@@ -60,6 +62,7 @@ class Model {
  private:
   Potential potential_;
   Precision precision_;
+  Backend backend_;
   std::unique_ptr<Differentiable> differentiable_;
   std::vector<Parameter> parameters_;  ///< in the order of Differentiable::parameters()
   std::int64_t num_decayed_ = 0;

@@ -18,6 +18,8 @@ namespace {
 // Pieces of this many numbers fit the first-level cache and are summed on their own, so sums do not depend on threads.
 constexpr std::int64_t piece = 2048;
 
+constexpr torch::Tensor Optimizer::* state_tensors[] = {&Optimizer::flat_, &Optimizer::m_, &Optimizer::v_, &Optimizer::v_max_, &Optimizer::average_};
+
 template <class Body>
 void for_pieces(std::int64_t size, const Body& body) {
   at::parallel_for(0, (size + piece - 1) / piece, 16, [&](std::int64_t begin, std::int64_t end) {
@@ -165,6 +167,25 @@ void Optimizer::step(const torch::Tensor& gradient, double norm, double lr) {
     apply(gradient.const_data_ptr<double>());
   else
     apply(gradient.const_data_ptr<float>());
+}
+
+Optimizer Optimizer::copy() const {
+  Optimizer result = *this;
+  for (const auto tensor : state_tensors)
+    if ((result.*tensor).defined()) result.*tensor = (result.*tensor).detach().clone();
+  return result;
+}
+
+void Optimizer::restore(const Optimizer& copy) {
+  for (const auto tensor : state_tensors)
+    if ((this->*tensor).defined()) (this->*tensor).copy_(copy.*tensor);
+  num_steps = copy.num_steps, num_averages = copy.num_averages, weight_sum = copy.weight_sum;
+}
+
+bool Optimizer::finite() const {
+  return std::all_of(std::begin(state_tensors), std::end(state_tensors), [this](torch::Tensor Optimizer::* tensor) {
+    return !(this->*tensor).defined() || (this->*tensor).isfinite().all().item<bool>();
+  });
 }
 
 Schedule::Schedule(const Settings& s)

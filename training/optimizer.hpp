@@ -36,6 +36,13 @@ class Optimizer {
   /// Weights for validation and for the final potential: the average if EMA is on, else the weights themselves.
   const torch::Tensor& averaged() const { return average_.defined() ? average_ : flat_; }
 
+  /// A copy that later steps do not change.
+  Optimizer copy() const;
+  /// Back to the state of such a copy.
+  void restore(const Optimizer& copy);
+  /// Whether all numbers of the state are finite.
+  bool finite() const;
+
   torch::Tensor flat_, m_, v_, v_max_, average_;  ///< state, also written to checkpoints; `average_` undefined without EMA
   std::int64_t num_steps = 0, num_averages = 0;
   double weight_sum = 0;  ///< schedulefree: sum of lr_max^2

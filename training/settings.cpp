@@ -28,7 +28,7 @@ Settings settings_from_json(const std::string& text) {
   };
   field("loss", s.loss.name), field("energy_weight", s.loss.energy_weight), field("forces_weight", s.loss.forces_weight);
   field("stress_weight", s.loss.stress_weight), field("virials_weight", s.loss.virials_weight), field("huber_delta", s.loss.huber_delta),
-      field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size);
+      field("batch_size", s.batch_size), field("valid_batch_size", s.valid_batch_size), field("num_workers", s.num_workers);
   field("bins", s.bins), field("bin_atoms", s.bin_atoms), field("bin_edges", s.bin_edges), field("balanced", s.balanced), field("deterministic", s.deterministic);
   field("radial", s.radial);
   field("optimizer", s.optimizer), field("amsgrad", s.amsgrad), field("beta", s.beta), field("beta1_schedulefree", s.beta1_schedulefree);
@@ -42,6 +42,7 @@ Settings settings_from_json(const std::string& text) {
   field("stage_two_stress_weight", s.stage_two.stress_weight), field("stage_two_virials_weight", s.stage_two.virials_weight);
   field("checkpoint_folder", s.checkpoint_folder), field("name", s.name);
   field("checkpoint_minutes", s.checkpoint_minutes);
+  field("explode_factor", s.explode_factor), field("max_rollbacks", s.max_rollbacks), field("rollback_steps", s.rollback_steps);
 
   std::vector<std::string> known;
   for (const auto& [key, reader] : read) known.push_back(key);
@@ -75,7 +76,9 @@ Settings settings_from_json(const std::string& text) {
   not_negative("energy_weight", s.loss.energy_weight), not_negative("forces_weight", s.loss.forces_weight);
   not_negative("stress_weight", s.loss.stress_weight), not_negative("virials_weight", s.loss.virials_weight),
       positive("huber_delta", s.loss.huber_delta);
-  not_negative("scheduler_patience", s.scheduler_patience);
+  not_negative("scheduler_patience", s.scheduler_patience), not_negative("num_workers", s.num_workers);
+  not_negative("max_rollbacks", s.max_rollbacks), positive("rollback_steps", s.rollback_steps);
+  require<InputError>(s.explode_factor == 0 || s.explode_factor > 1, "training: explode_factor = ", s.explode_factor, " must be larger than 1, or 0 for no limit.");
   for (const auto& [key, value] : {std::pair{"beta", s.beta}, std::pair{"beta1_schedulefree", s.beta1_schedulefree},
                                    std::pair{"beta2_schedulefree", s.beta2_schedulefree}})
     require<InputError>(value > 0 && value < 1, "training: ", key, " = ", value, " must lie between 0 and 1.");

@@ -27,6 +27,7 @@ struct Settings {
   bool deterministic = false;  ///< the same bits on any number of ranks that share the same bins; costs memory and messages
   int valid_batch_size = 10;
   std::string radial = "auto";  ///< radial functions by `table` or `network` (Differentiable::set_radial); auto: tables where a step has edges enough
+  int num_workers = 1;  ///< threads that read structures of a prepared dataset ahead of the steps
   bool shuffle = true;
   std::uint64_t seed = 123;
   std::string optimizer = "adam";  ///< or "adamw", "schedulefree"
@@ -38,6 +39,9 @@ struct Settings {
   double lr = 0.01;
   double weight_decay = 5e-7;
   double clip_grad = 10;  ///< largest 2-norm of the gradient; 0: no clipping
+  double explode_factor = 1e6;  ///< a loss of more than this times the usual one counts as not finite; 0: never
+  int max_rollbacks = 3;        ///< of a training; 0: it stops at the first step that is not finite
+  int rollback_steps = 500;     ///< steps between the states inside an epoch to which a rollback may lead; an epoch begins with one
   bool ema = true;
   double ema_decay = 0.99;
   std::string scheduler = "ReduceLROnPlateau";  ///< or "ExponentialLR", "constant"

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -102,7 +103,7 @@ class Shard {
     } catch (const json::exception& error) {
       throw FileError(path_ + ": the header of the shard cannot be understood (" + error.what() + "); prepare the dataset again.");
     }
-    num_atoms_ = need("num_atoms", 4, 1), num_edges_ = need("num_edges", 4, 1), first_atom_ = need("first_atom", 8, 1, size_ + 1);
+    num_atoms_ = need("num_atoms", 4, 1), num_edges_ = need("num_edges", 4, 1), num_isolated_ = need("num_isolated", 4, 1), first_atom_ = need("first_atom", 8, 1, size_ + 1);
     cell_ = need("cell", 8, 9), pbc_ = need("pbc", 1, 3), weights_ = need("weights", 8, 5);
     head_ = need("head", 4, 1), config_type_ = need("config_type", 4, 1), file_row_ = need("file", 4, 1), frame_ = need("frame", 8, 1);
     atomic_numbers_ = need("atomic_numbers", 1, 1, -1), positions_ = need("positions", 8, 3, atomic_numbers_.rows);
@@ -115,15 +116,20 @@ class Shard {
   std::int64_t size() const { return size_; }
   int num_atoms(std::int64_t k) const { return load<std::int32_t>(num_atoms_, k); }
   int num_edges(std::int64_t k) const { return load<std::int32_t>(num_edges_, k); }
-
-  Frame frame(std::int64_t k, const std::map<std::string, int>& heads) const {
-    Frame f;
+  int num_isolated(std::int64_t k) const { return load<std::int32_t>(num_isolated_, k); }
+  std::span<const std::uint8_t> atomic_numbers(std::int64_t k) const {
     const auto first = load<std::int64_t>(first_atom_, k);
     const std::int64_t n = load<std::int64_t>(first_atom_, k + 1) - first;
     require<FileError>(first >= 0 && n >= 0 && n <= atomic_numbers_.rows - first && n == num_atoms(k), path_,
                        ": the array first_atom or num_atoms is damaged at structure ", k, "; prepare the dataset again.");
-    const auto* z = reinterpret_cast<const std::uint8_t*>(atomic_numbers_.data) + first;
-    f.atomic_numbers.assign(z, z + n);
+    return {reinterpret_cast<const std::uint8_t*>(atomic_numbers_.data) + first, static_cast<std::size_t>(n)};
+  }
+
+  Frame frame(std::int64_t k, const std::map<std::string, int>& heads) const {
+    Frame f;
+    const auto numbers = atomic_numbers(k);
+    const auto first = load<std::int64_t>(first_atom_, k), n = static_cast<std::int64_t>(numbers.size());
+    f.atomic_numbers.assign(numbers.begin(), numbers.end());
     copy_rows(positions_, first, n, f.positions);
     std::memcpy(f.cell.data(), cell_.data + 72 * k, 72);
     for (int d = 0; d < 3; ++d) f.periodic[d] = pbc_.data[3 * k + d] != 0;
@@ -152,6 +158,9 @@ class Shard {
     for (const auto& [name, array] : arrays_)
       require<FileError>(checksum(array.data, array.bytes) == array.crc, path_, ": the array ", name,
                          " is damaged (its checksum differs); prepare the dataset again.");
+  }
+  void verify_once() const {
+    std::call_once(verified_, [this] { verify(); });
   }
 
  private:
@@ -247,7 +256,8 @@ class Shard {
   std::map<std::string, Array> arrays_;
   std::map<std::string, std::size_t> item_sizes_;
   std::vector<Input> inputs_;
-  Array num_atoms_, num_edges_, first_atom_, cell_, pbc_, weights_, head_, config_type_, file_row_, frame_, atomic_numbers_, positions_;
+  mutable std::once_flag verified_;
+  Array num_atoms_, num_edges_, num_isolated_, first_atom_, cell_, pbc_, weights_, head_, config_type_, file_row_, frame_, atomic_numbers_, positions_;
   Label energy_, forces_, stress_, virials_;
   std::vector<std::string> head_names_, config_type_names_, file_names_;
 };
@@ -310,6 +320,14 @@ int Shards::num_edges(std::int64_t i) const {
   const auto [shard, k] = content_->locate(i);
   return shard->num_edges(k);
 }
+int Shards::num_isolated(std::int64_t i) const {
+  const auto [shard, k] = content_->locate(i);
+  return shard->num_isolated(k);
+}
+std::span<const std::uint8_t> Shards::atomic_numbers(std::int64_t i) const {
+  const auto [shard, k] = content_->locate(i);
+  return shard->atomic_numbers(k);
+}
 Frame Shards::frame(std::int64_t i) const {
   const auto [shard, k] = content_->locate(i);
   return shard->frame(k, content_->heads);
@@ -317,5 +335,6 @@ Frame Shards::frame(std::int64_t i) const {
 void Shards::verify() const {
   for (const auto& shard : content_->shards) shard->verify();
 }
+void Shards::verify(std::int64_t i) const { content_->locate(i).first->verify_once(); }
 
 }  // namespace macekit::training

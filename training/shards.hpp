@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,12 +35,17 @@ class Shards {
   int num_atoms(std::int64_t i) const;
   /// Directed edges shorter than header().r_max, periodic images included.
   int num_edges(std::int64_t i) const;
+  /// Atoms without an edge.
+  int num_isolated(std::int64_t i) const;
+  std::span<const std::uint8_t> atomic_numbers(std::int64_t i) const;
   /// A structure with its labels, as it was prepared, bit by bit: eV and Angstrom. Inputs that the structure lacks are left out.
   /// @throws InputError  if there is no structure i
   /// @throws FileError   naming file and array, if an offset or an index is damaged
   Frame frame(std::int64_t i) const;
   /// Reads everything. @throws FileError  naming the file and the first array whose checksum differs
   void verify() const;
+  /// The same for the shard of structure i, the first time that it is asked for.
+  void verify(std::int64_t i) const;
 
  private:
   struct Content;

@@ -10,13 +10,17 @@
 #include "training/settings.hpp"
 
 namespace macekit::training {
+namespace {
+
+constexpr std::size_t most_equations = 1 << 16;  // at once
+
+}  // namespace
 
 double mean_neighbors(const Dataset& data) {
   double edges = 0, atoms = 0;
   for (int f = 0; f < data.size(); ++f) {
-    const GraphData& graph = data.graph(f);
-    edges += static_cast<double>(graph.sender.size());
-    for (std::size_t i = 0; i + 1 < graph.first.size(); ++i) atoms += graph.first[i + 1] > graph.first[i];
+    edges += data.num_edges(f);
+    atoms += data.num_atoms(f) - data.num_isolated(f);
   }
   return atoms > 0 ? edges / atoms : 1.0;
 }
@@ -30,24 +34,34 @@ std::vector<double> fit_atomic_energies(const Dataset& data, const std::map<int,
   for (const auto& [z, energy] : known) result.at(z) = energy;
   if (fitted.empty()) return result;
 
-  std::vector<double> counts, energies;
+  // Equations, one row each with its right side last. Many are replaced by the few that QR makes of them: the same least squares.
+  const auto columns = static_cast<std::int64_t>(fitted.size());
+  std::vector<double> block;
+  torch::Tensor equations = torch::zeros({0, columns + 1}, torch::kFloat64);
+  const auto take_block = [&] {
+    const auto rows = static_cast<std::int64_t>(block.size()) / (columns + 1);
+    equations = torch::cat({equations, torch::from_blob(block.data(), {rows, columns + 1}, torch::kFloat64)});
+    block.clear();
+  };
   std::vector<double> seen(num_elements);
   for (int f = 0; f < data.size(); ++f) {
-    if (!data.frame(f).has_energy || data.frame(f).head != head) continue;
+    if (data.head(f) != head) continue;
+    const auto frame = data.frame(f);
+    if (!frame->has_energy) continue;
     std::vector<double> count(num_elements);
-    for (int z : data.graph(f).species) ++count[z], ++seen[z];
-    double energy = data.frame(f).energy;
+    for (int z : frame->atomic_numbers) ++count[data.element(z)], ++seen[data.element(z)];
+    double energy = frame->energy;
     for (const auto& [z, known_energy] : known) energy -= count[z] * known_energy;
-    for (int z : fitted) counts.push_back(count[z]);
-    energies.push_back(energy);
+    for (int z : fitted) block.push_back(count[z]);
+    block.push_back(energy);
+    if (block.size() >= most_equations * fitted.size()) take_block(), equations = std::get<1>(torch::linalg_qr(equations, "r"));
   }
-  require<InputError>(!energies.empty(), "E0s: no training frame has an energy, so none can be fitted. Give E0s for each element.");
+  take_block();
+  require<InputError>(equations.size(0) > 0, "E0s: no training frame has an energy, so none can be fitted. Give E0s for each element.");
   for (int z : fitted)
     require<InputError>(seen[z] > 0, "E0s: the element with atomic number ", data.atomic_numbers()[z],
                         " is in no training frame with an energy. Give its E0.");
-  const auto rows = static_cast<std::int64_t>(energies.size()), columns = static_cast<std::int64_t>(fitted.size());
-  const torch::Tensor a = torch::from_blob(counts.data(), {rows, columns}, torch::kFloat64);
-  const torch::Tensor b = torch::from_blob(energies.data(), {rows, 1}, torch::kFloat64);
+  const torch::Tensor a = equations.slice(1, 0, columns), b = equations.slice(1, columns);
   const torch::Tensor x = std::get<0>(torch::linalg_lstsq(a, b, std::nullopt, "gelsd")).contiguous();
   for (std::size_t k = 0; k < fitted.size(); ++k) result[fitted[k]] = x.data_ptr<double>()[k];
   return result;
@@ -60,15 +74,15 @@ ScaleShift scale_and_shift(const Dataset& data, const std::vector<double>& atomi
   std::vector<double> per_atom;
   double squares = 0, components = 0;
   for (int f = 0; f < data.size(); ++f) {
-    const Frame& frame = data.frame(f);
-    if (frame.head != head) continue;
-    if (frame.has_energy) {
-      double energy = frame.energy;
-      for (int z : data.graph(f).species) energy -= atomic_energies.at(z);
-      per_atom.push_back(energy / static_cast<double>(frame.atomic_numbers.size()));
+    if (data.head(f) != head) continue;
+    const auto frame = data.frame(f);
+    if (frame->has_energy) {
+      double energy = frame->energy;
+      for (int z : frame->atomic_numbers) energy -= atomic_energies.at(data.element(z));
+      per_atom.push_back(energy / static_cast<double>(frame->atomic_numbers.size()));
     }
-    if (frame.has_forces)
-      for (double x : frame.forces) squares += x * x, ++components;
+    if (frame->has_forces)
+      for (double x : frame->forces) squares += x * x, ++components;
   }
   ScaleShift result;
   const double n = static_cast<double>(per_atom.size());

@@ -1,133 +1,22 @@
 // SPDX-License-Identifier: MIT
-// Matrix products in tiles; gradients of weights by chunks of rows, a thread per weight.
+// Matrix products in tiles, the rows of one l as one product.
 #include <vector>
 
-#include "kernels/portable/portable.hpp"
+#include "kernels/portable/product.hpp"
 
 namespace macekit::portable {
 namespace {
-constexpr int chunk = 256;
-
-// y[row] += sum over sources of x[row] W: the rows of one l as one matrix product, in tiles held in registers; the next strip of x
-// and W is loaded while the last one is multiplied.
-struct Source {
-  long x;              ///< offset of the component's row within a node's
-  std::size_t weight;
-};
-struct Group {  // what is added to one component of y
-  int inner;            ///< rows of each node: (2l+1) planes
-  long y;
-  int first_source, end_source;
-  int first_tile;
-};
-constexpr int most_sources = 24, most_groups = 8;
-
-template <class T>
-struct Product {
-  static constexpr bool wide = sizeof(T) == 4;
-  // A thread has `mine` x `mine` results; threads lie in a square.
-  static constexpr int mine = wide ? 8 : 4, side = warp > 1 ? 16 : 1, tile = mine * side, depth = 64 / sizeof(T), padding = 16 / sizeof(T), quad = Quad<T>::size;
-  static constexpr int threads = side * side, blocks_per_multiprocessor = 2, loads = tile * depth / quad / threads;
-  static constexpr std::size_t bytes = 2 * depth * (2 * tile + padding) * sizeof(T);
-
-  const T *x, *weight;
-  T* y;
-  long x_stride, y_stride;  // from node to node
-  int num_nodes, channels_in, channels_out, column_tiles;
-  const int* nodes;         // null: all
-  Group group[most_groups];
-  Source source[most_sources];
-  int num_groups = 0;
-
-  KOKKOS_FUNCTION void operator()(const Block& block) const {
-    int g = 0;
-    while (g + 1 < num_groups && block.rank >= group[g + 1].first_tile) ++g;
-    const Group& here = group[g];
-    const int number = block.rank - here.first_tile, column = number % column_tiles * tile;
-    const long row = static_cast<long>(number / column_tiles) * tile, rows = static_cast<long>(num_nodes) * here.inner;
-    Carver carver(block.memory);
-    T *X = carver.take<T>(2 * depth * (tile + padding)), *W = carver.take<T>(2 * depth * tile);  // [2][depth][tile]
-
-    // Quads that this thread carries from x and W.
-    constexpr int x_quads = depth / quad, w_quads = tile / quad;
-    long x_at[loads];
-    MACEKIT_UNROLL
-    for (int j = 0; j < loads; ++j) {
-      const int q = block.thread + j * threads;
-      const long r = row + q / x_quads;
-      x_at[j] = r < rows ? node(r, here.inner) * x_stride + r % here.inner * channels_in + q % x_quads * quad : -1;
-    }
-    const int strips = channels_in / depth, steps = (here.end_source - here.first_source) * strips;
-    Quad<T> next_x[loads], next_w[loads];
-    const auto load = [&](int step) {
-      const Source& from = source[here.first_source + step / strips];
-      const int k0 = step % strips * depth;
-      MACEKIT_UNROLL
-      for (int j = 0; j < loads; ++j) {
-        const int q = block.thread + j * threads, c = column + q % w_quads * quad;
-        next_x[j] = x_at[j] >= 0 ? *reinterpret_cast<const Quad<T>*>(x + x_at[j] + from.x + k0) : Quad<T>{};
-        next_w[j] = c < channels_out ? *reinterpret_cast<const Quad<T>*>(weight + from.weight + static_cast<long>(k0 + q / w_quads) * channels_out + c) : Quad<T>{};
-      }
-    };
-    const auto store = [&](int buffer) {
-      T *to_x = X + buffer * depth * (tile + padding), *to_w = W + buffer * depth * tile;
-      MACEKIT_UNROLL
-      for (int j = 0; j < loads; ++j) {
-        const int q = block.thread + j * threads;
-        MACEKIT_UNROLL
-        for (int v = 0; v < quad; ++v) to_x[(q % x_quads * quad + v) * (tile + padding) + q / x_quads] = next_x[j].v[v];
-        *reinterpret_cast<Quad<T>*>(to_w + q * quad) = next_w[j];
-      }
-    };
-
-    const int across = block.thread % side, down = block.thread / side;
-    T sum[mine][mine];
-    MACEKIT_UNROLL
-    for (int a = 0; a < mine; ++a) {
-      MACEKIT_UNROLL
-      for (int b = 0; b < mine; ++b) sum[a][b] = 0;
-    }
-    load(0);
-    store(0);
-    block.sync();
-    for (int step = 0; step < steps; ++step) {
-      if (step + 1 < steps) load(step + 1);
-      const T *from_x = X + step % 2 * depth * (tile + padding), *from_w = W + step % 2 * depth * tile;
-      _Pragma("unroll 4")
-      for (int k = 0; k < depth; ++k) {
-        alignas(16) T a[mine], b[mine];
-        MACEKIT_UNROLL
-        for (int j = 0; j < mine / quad; ++j) {
-          *reinterpret_cast<Quad<T>*>(a + j * quad) = *reinterpret_cast<const Quad<T>*>(from_x + k * (tile + padding) + (j * side + down) * quad);
-          *reinterpret_cast<Quad<T>*>(b + j * quad) = *reinterpret_cast<const Quad<T>*>(from_w + k * tile + (j * side + across) * quad);
-        }
-        MACEKIT_UNROLL
-        for (int p = 0; p < mine; ++p) {
-          MACEKIT_UNROLL
-          for (int q = 0; q < mine; ++q) sum[p][q] += a[p] * b[q];
-        }
-      }
-      if (step + 1 < steps) store((step + 1) % 2);
-      block.sync();
-    }
-    MACEKIT_UNROLL
-    for (int p = 0; p < mine; ++p) {
-      const long r = row + (p / quad * side + down) * quad + p % quad;
-      if (r >= rows) continue;
-      T* to = y + node(r, here.inner) * y_stride + here.y + r % here.inner * channels_out;
-      MACEKIT_UNROLL
-      for (int j = 0; j < mine / quad; ++j) {
-        const int c = column + (j * side + across) * quad;
-        if (c >= channels_out) continue;
-        Quad<T> old = *reinterpret_cast<const Quad<T>*>(to + c);
-        MACEKIT_UNROLL
-        for (int v = 0; v < quad; ++v) old.v[v] += sum[p][j * quad + v];
-        *reinterpret_cast<Quad<T>*>(to + c) = old;
-      }
-    }
+// f(nodes or null, their number, offset of the weight) for the rows of each species.
+template <class N, class F>
+void for_species(const LinearArgs<N>& a, const F& f) {
+  if (!a.species_stride) return f(nullptr, a.num_rows, std::size_t(0));
+  int offset = 0;
+  for (std::size_t z = 0; z < a.rows_of_species->size(); ++z) {
+    const int count = static_cast<int>((*a.rows_of_species)[z].size());
+    if (count) f(count == a.num_rows ? nullptr : a.sorted_rows + offset, count, z * a.species_stride);
+    offset += count;
   }
-  KOKKOS_FUNCTION long node(long row, int inner) const { return nodes ? nodes[row / inner] : row / inner; }
-};
+}
 
 // The product of all blocks for the rows of each species, forward or (transposed) from y_bar to x_bar.
 template <class N>
@@ -136,6 +25,7 @@ void multiply(const char* label, const LinearArgs<N>& a, bool transposed, const 
   using P = Product<T>;
   const int in = transposed ? a.channels_out : a.channels_in, out = transposed ? a.channels_in : a.channels_out;
   P product{};
+  product.add = true;
   product.x = from, product.y = to, product.channels_in = in, product.channels_out = out, product.column_tiles = (out + P::tile - 1) / P::tile;
   product.x_stride = static_cast<long>(transposed ? a.y_components : a.x_components) * planes<N> * in;
   product.y_stride = static_cast<long>(transposed ? a.x_components : a.y_components) * planes<N> * out;
@@ -171,37 +61,26 @@ void multiply(const char* label, const LinearArgs<N>& a, bool transposed, const 
     }
     launch();
   };
-  if (!a.species_stride) return run(nullptr, a.num_rows, 0);
-  int offset = 0;
-  for (std::size_t z = 0; z < a.rows_of_species->size(); ++z) {
-    const int count = static_cast<int>((*a.rows_of_species)[z].size());
-    if (count) run(count == a.num_rows ? nullptr : a.sorted_rows + offset, count, z * a.species_stride);
-    offset += count;
-  }
+  for_species(a, run);
 }
 
 template <class N>
-struct WeightAdjoint {  // over chunks of rows x channels_in x channels_out; dual numbers
-  LinearAdjointArgs<N> args;
-  LinearBlock block;
-  KOKKOS_FUNCTION void operator()(long k) const {
-    const LinearArgs<N>& a = args.forward;
-    const int v = static_cast<int>(k % a.channels_out), u = static_cast<int>(k / a.channels_out % a.channels_in);
-    const long first = k / a.channels_out / a.channels_in * chunk, end = first + chunk < a.num_rows ? first + chunk : a.num_rows;
-    scalar_t<N>* weight_bar = args.weight_bar + block.weight + static_cast<long>(u) * a.channels_out + v;
-    scalar_t<N> sum = 0;
-    for (long row = first; row < end; ++row) {
-      for (int m = 0; m < 2 * block.l + 1; ++m) {
-        const scalar_t<N>* x = a.x + (row * a.x_components + block.x_component + m) * 2 * a.channels_in + u;
-        const scalar_t<N>* g = args.y_bar + (row * a.y_components + block.y_component + m) * 2 * a.channels_out + v;
-        sum += x[0] * g[a.channels_out] + x[a.channels_in] * g[0];
-      }
-      if (row + 1 < end && (!a.species_stride || a.species[row] == a.species[row + 1])) continue;
-      accumulate(weight_bar + (a.species_stride ? a.species[row] * a.species_stride : 0), sum);
-      sum = 0;
+void weight_gradient(const LinearAdjointArgs<N>& args) {
+  using T = scalar_t<N>;
+  const LinearArgs<N>& a = args.forward;
+  WeightGradient<T> gradient{};
+  gradient.x = a.x, gradient.g = args.y_bar, gradient.weight_bar = args.weight_bar, gradient.channels_in = a.channels_in, gradient.channels_out = a.channels_out;
+  gradient.x_stride = static_cast<long>(a.x_components) * planes<N> * a.channels_in, gradient.g_stride = static_cast<long>(a.y_components) * planes<N> * a.channels_out;
+  for_species(a, [&](const int* nodes, int count, std::size_t weight) {
+    gradient.nodes = nodes, gradient.num_nodes = count;
+    for (const LinearBlock& block : *a.blocks) {
+      gradient.product[gradient.num_products++] = {static_cast<long>(block.x_component) * planes<N> * a.channels_in, static_cast<long>(block.y_component) * planes<N> * a.channels_out,
+                                                   weight + block.weight, (2 * block.l + 1) * planes<N>, 0};
+      if (gradient.num_products == most_products) gradient.launch("macekit::linear_weight");
     }
-  }
-};
+    if (gradient.num_products) gradient.launch("macekit::linear_weight");
+  });
+}
 
 template <class N>
 struct Embed {
@@ -233,9 +112,7 @@ void linear_adjoint(const LinearAdjointArgs<N>& args) {
   const LinearArgs<N>& a = args.forward;
   if (args.x_bar) multiply("macekit::linear_adjoint", a, true, args.y_bar, args.x_bar);
   if constexpr (is_dual<N>)
-    if (args.weight_bar)
-      for (const LinearBlock& block : *a.blocks)
-        for_each("macekit::linear_weight", static_cast<long>((a.num_rows + chunk - 1) / chunk) * a.channels_in * a.channels_out, WeightAdjoint<N>{args, block});
+    if (args.weight_bar) weight_gradient(args);
 }
 
 template <class N>

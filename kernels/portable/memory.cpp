@@ -3,6 +3,7 @@
 
 #include <Kokkos_Core.hpp>
 #include <new>
+#include <stdexcept>
 
 namespace macekit {
 namespace {
@@ -19,9 +20,12 @@ bool portable_is_gpu() { return !Kokkos::SpaceAccessibility<Kokkos::HostSpace, S
 const Memory& portable::device_memory() {
   static const Memory all = {
       [](std::size_t bytes) {
-        void* p = bytes ? Kokkos::kokkos_malloc<Space>("macekit", bytes) : nullptr;
-        if (bytes && !p) throw std::bad_alloc();
-        return p;
+        if (!bytes) return static_cast<void*>(nullptr);
+        try {
+          return Kokkos::kokkos_malloc<Space>("macekit", bytes);
+        } catch (const std::runtime_error&) {  // Kokkos's word for it
+          throw std::bad_alloc();
+        }
       },
       [](void* p) {
         if (p && Kokkos::is_initialized()) Kokkos::kokkos_free<Space>(p);  // a calculator may outlive Kokkos at the end of a Python program

@@ -130,6 +130,20 @@ struct alignas(V * sizeof(T)) Few {
   T v[V];
 };
 
+/// *p += x, two or four channels at once where the device can.
+template <int count, class T>
+KOKKOS_INLINE_FUNCTION void accumulate_few(T* p, const T* x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  constexpr bool at_once = sizeof(T) == 4;
+  if constexpr (at_once && count == 4) atomicAdd(reinterpret_cast<float4*>(p), make_float4(x[0], x[1], x[2], x[3]));
+  if constexpr (at_once && count == 2) atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
+#else
+  constexpr bool at_once = false;
+#endif
+  if constexpr (!at_once || count == 1)
+    for (int v = 0; v < count; ++v) accumulate(p + v, x[v]);
+}
+
 /// Limits of the device; on the host few blocks and no large memory.
 struct DeviceLimits {
   int multiprocessors;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A team per tile of edges; what the hidden layers need stays in its scratch memory.
+// Plain networks are matrix products for as many edges as the workspace holds. Those with biases, normalisation, additions or a factor: a
+// team per tile of edges, what the hidden layers need in its scratch memory.
 #include "kernels/error.hpp"
-#include "kernels/portable/portable.hpp"
+#include "kernels/portable/product.hpp"
 #include "kernels/radial_body.hpp"
 
 namespace macekit::portable {
@@ -182,18 +183,91 @@ struct Adjoint {
     }
   }
 };
+
+// ---- matrix products ----
+template <class N>
+struct Silu {
+  using T = scalar_t<N>;
+  const T* z;
+  T* h;
+  int width;
+  KOKKOS_FUNCTION void operator()(long k) const {
+    const long at = k / width * planes<N> * width + k % width;
+    store_number<N>(h + at, width, silu<N>(load<N>(z + at, width)).value);
+  }
+};
+template <class N>
+struct SiluAdjoint {  // z becomes its adjoint
+  using T = scalar_t<N>;
+  const T* h_bar;
+  T* z;
+  int width;
+  KOKKOS_FUNCTION void operator()(long k) const {
+    const long at = k / width * planes<N> * width + k % width;
+    store_number<N>(z + at, width, load_number<N>(h_bar + at, width) * silu<N>(load<N>(z + at, width)).slope);
+  }
+};
+template <class N>
+struct Layers {  // of some edges, in the workspace: what enters layer i and its pre-activations
+  using T = scalar_t<N>;
+  const T* input[max_layers];
+  T *z[max_layers], *h[max_layers];
+  long rows;
+  Layers(const RadialArgs<N>& a, int first, int n, T* hidden) : rows(static_cast<long>(n) * planes<N>) {
+    T* free = a.workspace;
+    const int layers = static_cast<int>(a.weight.size());
+    for (int i = 0; i < layers; ++i) {
+      const int width = a.widths[i + 1];
+      input[i] = i == 0 ? a.basis + static_cast<long>(first) * planes<N> * a.widths[0] : h[i - 1];
+      z[i] = free, h[i] = i + 1 == layers ? hidden : free + rows * width, free += 2 * rows * width;
+      multiply_rows("macekit::radial", static_cast<int>(rows), a.widths[i], width, input[i], a.weight[i], z[i], false);
+      if (h[i]) for_each("macekit::radial_silu", static_cast<long>(n) * width, Silu<N>{z[i], h[i], width});
+    }
+  }
+};
+/// f(first edge, number) for as many edges at a time as the workspace holds; false if this is no network for it.
+template <class N, class F>
+bool for_edges(const RadialArgs<N>& a, const Network<N>& net, const F& f) {
+  if (net.finishes || !net.plain_output || a.workspace_size < a.numbers_per_edge()) return false;
+  const int most = static_cast<int>(std::min<std::size_t>(a.num_edges, a.workspace_size / a.numbers_per_edge()));
+  for (int first = 0; first < a.num_edges; first += most) f(first, std::min(most, a.num_edges - first));
+  return true;
+}
 }  // namespace
 
 template <class N>
 void radial(const RadialArgs<N>& a) {
   const Network<N> net(a);
+  if (for_edges(a, net, [&](int first, int n) { Layers<N>(a, first, n, a.hidden + static_cast<long>(first) * planes<N> * a.widths.back()); })) return;
   const std::size_t bytes = 2 * net.tile_size() * sizeof(scalar_t<N>) + 256;
   for_teams("macekit::radial", net.teams(), scratch_level(bytes), bytes, Forward<N>{net, a.hidden, scratch_level(bytes), net.tile_size()});
 }
 
 template <class N>
 void radial_adjoint(const RadialAdjointArgs<N>& args) {
-  const Network<N> net(args.forward);
+  using T = scalar_t<N>;
+  const RadialArgs<N>& a = args.forward;
+  const Network<N> net(a);
+  const bool done = for_edges(a, net, [&](int first, int n) {
+    const Layers<N> layers(a, first, n, nullptr);
+    const T* h_bar = args.hidden_bar + static_cast<long>(first) * planes<N> * a.widths.back();
+    for (int i = net.layers - 1; i >= 0; --i) {
+      const int width = a.widths[i + 1], below = a.widths[i];
+      for_each("macekit::radial_silu_adjoint", static_cast<long>(n) * width, SiluAdjoint<N>{h_bar, layers.z[i], width});
+      if constexpr (is_dual<N>) {
+        WeightGradient<T> gradient{};
+        gradient.x = layers.input[i], gradient.g = layers.z[i], gradient.weight_bar = args.weight_bar[i], gradient.x_stride = 2L * below, gradient.g_stride = 2L * width;
+        gradient.num_nodes = n, gradient.channels_in = below, gradient.channels_out = width;
+        gradient.product[gradient.num_products++] = {0, 0, 0, 2, 0};
+        gradient.launch("macekit::radial_weight");
+        if (i == 0) return;
+      }
+      T* to = i == 0 ? args.basis_bar + static_cast<long>(first) * planes<N> * below : layers.h[i - 1];
+      multiply_rows("macekit::radial_adjoint", static_cast<int>(layers.rows), width, below, layers.z[i], a.weight_transposed[i], to, i == 0);
+      h_bar = to;
+    }
+  });
+  if (done) return;
   const std::size_t tiles = (net.normalised ? 3 : 2) * net.layers + 2, bytes = tiles * net.tile_size() * sizeof(scalar_t<N>) + tile * net.layers * sizeof(N) + 512;
   Adjoint<N> work{net, args.hidden_bar, args.basis_bar, args.of_sender_bar, args.of_receiver_bar, args.envelope_bar, {}, {}, scratch_level(bytes), net.tile_size()};
   for (std::size_t i = 0; i < args.weight_bar.size(); ++i) work.weight_bar[i] = args.weight_bar[i];

@@ -572,19 +572,6 @@ struct SliceAdjoint : Slice<T, l1, V, staged, true> {
       for (int t = 0; t < size; ++t) m.B_bar[Base::template place_in_B_bar<number>(t)] = value[t];
     }
   }
-  // *p += x, two or four channels at once where the device can.
-  template <int count>
-  KOKKOS_FUNCTION static void accumulate_few(T* p, const T* x) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    constexpr bool at_once = sizeof(T) == 4;
-    if constexpr (at_once && count == 4) atomicAdd(reinterpret_cast<float4*>(p), make_float4(x[0], x[1], x[2], x[3]));
-    if constexpr (at_once && count == 2) atomicAdd(reinterpret_cast<float2*>(p), make_float2(x[0], x[1]));
-#else
-    constexpr bool at_once = false;
-#endif
-    if constexpr (!at_once || count == 1)
-      for (int v = 0; v < count; ++v) accumulate(p + v, x[v]);
-  }
 };
 
 // Runs a slice over all its channels.

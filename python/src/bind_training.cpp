@@ -6,11 +6,12 @@
 #include <pybind11/stl.h>
 #include <torch/torch.h>
 
-#include <Kokkos_Core.hpp>
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "kernels/error.hpp"
-#include "potentials/nearest.hpp"
+#include "kernels/kokkos.hpp"
 #include "potentials/edit.hpp"
 #include "training/shards.hpp"
 #include "training/statistics.hpp"
@@ -67,6 +68,11 @@ void set_parameters(const std::vector<Parameter>& parameters, torch::Tensor& tar
 Precision precision_of(const std::string& dtype) {
   require<InputError>(dtype == "float32" || dtype == "float64", "default_dtype: unknown value ", dtype, ". Known: float32, float64.");
   return dtype == "float64" ? Precision::float64 : Precision::float32;
+}
+
+/// The same kernels with the potential that `model` has become.
+std::shared_ptr<Model> like(const Model& model, const Potential& potential) {
+  return std::make_shared<Model>(potential, model.precision(), model.backend());
 }
 
 /// Rows of one bin, or of each of several.
@@ -132,10 +138,23 @@ py::dict to_dict(const Errors& e) {
 }
 
 py::dict to_dict(const Report& r) {
-  static const char* const kinds[] = {"step", "validation", "stage_two", "checkpoint", "warning"};
+  static const char* const kinds[] = {"step", "validation", "stage_two", "rollback", "bins", "checkpoint", "warning"};
   py::dict d(py::arg("kind") = kinds[static_cast<int>(r.kind)]);
   if (r.kind == Report::Kind::warning || r.kind == Report::Kind::checkpoint) {
     d["message"] = r.message;
+    return d;
+  }
+  if (r.kind == Report::Kind::bins) {
+    const auto n = static_cast<py::ssize_t>(r.bins->loads.size());
+    std::vector<double> loads;
+    for (const balance::BinLoad& b : r.bins->loads) loads.insert(loads.end(), {double(b.graphs), double(b.atoms), double(b.edges)});
+    d["epoch"] = r.epoch, d["num_steps"] = r.num_steps, d["bins"] = r.bins->num_bins, d["efficiency"] = r.bins->efficiency, d["waited"] = r.bins->waited;
+    d["loads"] = to_numpy(loads, {n, 3}), d["seconds"] = to_numpy(r.bins->seconds, {n});
+    return d;
+  }
+  if (r.kind == Report::Kind::rollback) {
+    d["message"] = r.message, d["epoch"] = r.epoch, d["position"] = r.position, d["num_steps"] = r.num_steps, d["lr"] = r.lr;
+    d["num_rollbacks"] = r.num_rollbacks, d["frames"] = *r.frames;
     return d;
   }
   d["epoch"] = r.epoch, d["num_steps"] = r.num_steps, d["lr"] = r.lr, d["loss"] = r.loss, d["num_batches"] = r.num_batches;
@@ -159,27 +178,28 @@ PYBIND11_MODULE(_training, m) {
   py::register_local_exception<Error>(m, "Error", PyExc_RuntimeError);
   py::register_local_exception<InputError>(m, "InputError", PyExc_ValueError);
   py::register_local_exception<FileError>(m, "FileError", PyExc_OSError);
-  if (!Kokkos::is_initialized()) Kokkos::initialize(Kokkos::InitializationSettings().set_disable_warnings(true));
+  start_kokkos();
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A potential whose weights can be trained.")
       .def_static(
           "new",
           [](const std::string& hyperparameters, const std::vector<double>& atomic_energies, const std::vector<double>& scale,
-             const std::vector<double>& shift, std::uint64_t seed, const std::string& dtype) {
+             const std::vector<double>& shift, std::uint64_t seed, const std::string& dtype, const std::string& device) {
             return std::make_shared<Model>(new_potential(hyperparameters_from_json(hyperparameters), atomic_energies, scale, shift, seed),
-                                           precision_of(dtype));
+                                           precision_of(dtype), backend_of(device));
           },
-          py::arg("hyperparameters"), py::arg("atomic_energies"), py::arg("scale"), py::arg("shift"), py::arg("seed"), py::arg("dtype"))
+          py::arg("hyperparameters"), py::arg("atomic_energies"), py::arg("scale"), py::arg("shift"), py::arg("seed"), py::arg("dtype"),
+          py::arg("device") = "auto")
       .def_static(
           "load",
-          [](const std::string& path, const std::string& dtype) {
-            return std::make_shared<Model>(Potential::load(path), precision_of(dtype));
+          [](const std::string& path, const std::string& dtype, const std::string& device) {
+            return std::make_shared<Model>(Potential::load(path), precision_of(dtype), backend_of(device));
           },
-          py::arg("path"), py::arg("dtype"))
+          py::arg("path"), py::arg("dtype"), py::arg("device") = "auto")
       .def(
           "with_elements",
           [](const Model& model, const std::vector<int>& atomic_numbers) {
-            return std::make_shared<Model>(select_elements(model.potential(model.flat(), "{}"), atomic_numbers), model.precision());
+            return like(model, select_elements(model.potential(model.flat(), "{}"), atomic_numbers));
           },
           py::arg("atomic_numbers"), "the same potential for some of its elements")
       .def(
@@ -188,17 +208,17 @@ PYBIND11_MODULE(_training, m) {
             const Potential potential = model.potential(model.flat(), "{}");
             std::vector<HeadSource> sources;
             for (const auto& [name, source] : heads) sources.push_back({name, potential.head_of(source)});
-            return std::make_shared<Model>(with_heads(potential, sources), model.precision());
+            return like(model, with_heads(potential, sources));
           },
           py::arg("heads"), "the same potential with heads (name, head that it starts from)")
-      .def("copy", [](const Model& model) { return std::make_shared<Model>(model.potential(model.flat(), "{}"), model.precision()); })
+      .def("copy", [](const Model& model) { return like(model, model.potential(model.flat(), "{}")); })
       .def("add_low_rank", &Model::add_low_rank, py::arg("rank"), py::arg("alpha"), py::arg("seed"))
       .def("save", [](const Model& model, const std::string& path,
                       const std::string& metadata) { model.potential(model.weights(model.trained()), metadata).save(path); })
       .def(
           "best",
           [](const Model& model, const std::string& checkpoint) {
-            return std::make_shared<Model>(model.potential(averaged_weights(read_safetensors(checkpoint), model), "{}"), model.precision());
+            return like(model, model.potential(averaged_weights(read_safetensors(checkpoint), model), "{}"));
           },
           py::arg("checkpoint"), "a plain model with the averaged weights of a checkpoint")
       .def("set_atomic_energies", &Model::set_atomic_energies)
@@ -242,14 +262,23 @@ PYBIND11_MODULE(_training, m) {
           py::arg("inputs") = std::map<std::string, std::vector<double>>{}, py::arg("config_type") = "Default", py::arg("source") = "frame",
           "weights: of the frame, its energy, forces, stress and virials")
       .def("__len__", &Dataset::size)
-      .def("num_edges", [](const Dataset& data, int i) { return data.graph(i).sender.size(); });
+      .def(
+          "add_rows",
+          [](Dataset& data, std::shared_ptr<Shards> shards, std::vector<std::int64_t> rows, int head, double weight,
+             std::map<std::string, double> config_type_weights, std::vector<std::string> inputs) {
+            data.add({std::move(shards), std::move(rows), head, weight, std::move(config_type_weights), std::move(inputs)});
+          },
+          py::arg("shards"), py::arg("rows"), py::arg("head") = 0, py::arg("weight") = 1.0,
+          py::arg("config_type_weights") = std::map<std::string, double>{}, py::arg("inputs") = std::vector<std::string>{},
+          py::call_guard<py::gil_scoped_release>(), "rows of a prepared dataset, read when they are wanted and not kept")
+      .def("num_edges", &Dataset::num_edges);
 
-  py::class_<Shards>(m, "Shards", "A folder of macekit prepare, read by the trainer's own code.")
+  py::class_<Shards, std::shared_ptr<Shards>>(m, "Shards", "A folder of macekit prepare, read by the trainer's own code.")
       .def(py::init<const std::string&>(), py::arg("folder"))
       .def("__len__", &Shards::size)
       .def("num_atoms", &Shards::num_atoms)
       .def("num_edges", &Shards::num_edges)
-      .def("verify", &Shards::verify)
+      .def("verify", [](const Shards& shards) { shards.verify(); })
       .def("frame", [](const Shards& shards, std::int64_t i) { return to_dict(shards.frame(i)); }, "the keyword arguments of Dataset.add");
 
   py::class_<Ranks>(m, "Ranks", "The processes that train together.")
@@ -321,7 +350,7 @@ PYBIND11_MODULE(_training, m) {
                             py::arg("message") = outcome.message, py::arg("frames") = outcome.frames);
           },
           py::arg("report") = py::none())
-      .def("save", &Trainer::save)
+      .def("save", [](const Trainer& t) { t.save(); })
       .def("parameters", [](Trainer& t) { return named(t.model().trained_parameters(), t.model().trained()); })
       .def("averaged_parameters", [](Trainer& t) { return named(t.model().trained_parameters(), t.optimizer().averaged()); })
       .def("set_parameters",
@@ -329,18 +358,22 @@ PYBIND11_MODULE(_training, m) {
       .def(
           "averaged",
           [](Trainer& t) {
-            return std::make_shared<Model>(t.model().potential(t.model().weights(t.optimizer().averaged()), "{}"), t.model().precision());
+            return like(t.model(), t.model().potential(t.model().weights(t.optimizer().averaged()), "{}"));
           },
           "a plain model with the averaged weights")
       .def("best_path", [](const Trainer& t, bool stage_two) { return t.checkpoints().best_path(stage_two); })
       .def("checkpoints", [](const Trainer& t) { return t.checkpoints().paths(); })
       .def_property_readonly("lr", &Trainer::lr)
       .def_property_readonly("num_steps", [](const Trainer& t) { return t.optimizer().num_steps; })
+      .def_property_readonly("num_rollbacks", [](const Trainer& t) { return t.state().num_rollbacks; })
       .def_property_readonly("epoch", [](const Trainer& t) { return t.state().epoch; })
       .def_property_readonly("best_epoch", [](const Trainer& t) { return t.state().best_epoch; })
       .def_property_readonly("stage_two", [](const Trainer& t) { return t.state().stage_two; });
 
-  m.def("nearest", [](const std::string& word, const std::vector<std::string>& known) { return nearest(word, known); });
+  m.def(
+      "device",
+      [](const std::string& name) { return backend_of(name) == Backend::simd ? "cpu" : portable_is_gpu() ? "gpu" : "portable"; },
+      py::arg("name"), "what auto, cpu or gpu means here");
   m.def("mean_neighbors", &mean_neighbors);
   m.def("fit_atomic_energies", &fit_atomic_energies, py::arg("data"), py::arg("known"), py::arg("head") = 0);
   m.def(
@@ -354,16 +387,16 @@ PYBIND11_MODULE(_training, m) {
   m.def("find_checkpoints", [](const std::string& folder, const std::string& name) { return CheckpointFolder(folder, name).paths(); });
   m.def(
       "predict",
-      [](Model& model, const Dataset& data, int batch_size) {
+      [](Model& model, const Dataset& data, int batch_size, int first, std::optional<int> last) {
         Predictions p;
         {
           const py::gil_scoped_release free;
-          p = predict_all(model, model.weights(model.trained()), data, batch_size);
+          p = predict(model, model.weights(model.trained()), data, batch_size, first, std::min(last.value_or(data.size()), data.size()));
         }
         const auto n = static_cast<py::ssize_t>(p.energy.size()), atoms = static_cast<py::ssize_t>(p.forces.size() / 3);
         return py::make_tuple(to_numpy(p.energy, {n}), to_numpy(p.forces, {atoms, 3}), to_numpy(p.stress, {n, 3, 3}),
                               to_numpy(p.virials, {n, 3, 3}));
       },
-      py::arg("model"), py::arg("data"), py::arg("batch_size") = 10,
-      "energies, forces of all frames joined, stresses and virials (NaN without a label)");
+      py::arg("model"), py::arg("data"), py::arg("batch_size") = 10, py::arg("first") = 0, py::arg("last") = py::none(),
+      "energies, forces of frames first .. last - 1 joined, stresses and virials (NaN without a label)");
 }

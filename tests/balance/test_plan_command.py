@@ -99,6 +99,20 @@ def test_measured_times_and_memory_set_limits(tmp_path, capsys):
     assert theirs == pytest.approx(3 * ours, rel=1e-6)
 
 
+def test_times_of_a_training_log(tmp_path, capsys):
+    cost = {"start": 1e-3, "atom": 1e-5, "edge": 2e-7, "graph": 0.0, "sigma": 0.0}
+    records = [{"kind": "start"}, {"kind": "balance", "epoch": 0, "cost": {**cost, "atom": 1.0}}, {"kind": "balance", "epoch": 1, "cost": cost}, {"kind": "balance", "epoch": 2, "cost": None}]
+    log, out = tmp_path / "w.log.jsonl", tmp_path / "out.json"
+    log.write_text("\n".join(map(json.dumps, records)) + '\n{"kind": "st')
+    arguments = ["plan", "mptrj", "--count", "500", "--ranks", "1", "--max-atoms", "1000", "--jitter", "0", "--samplers", "balanced", "--times", str(log)]
+    assert main([*arguments, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    forecast, row = report["forecasts"][0], report["samplers"][0]
+    assert forecast["times"] == "macekit" and forecast["seconds"] == pytest.approx(1e-3 * row["num_bins"] + 1e-5 * report["atoms"] + 2e-7 * report["edges"], rel=0.01)
+    log.write_text(json.dumps(records[3]))
+    assert main(arguments) == 2 and "no epoch in it has measured the cost of bins" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, code, words",
     [

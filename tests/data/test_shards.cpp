@@ -92,11 +92,11 @@ std::vector<Column> random_columns(const std::vector<std::int32_t>& sizes, unsig
   };
   const auto S = static_cast<std::int64_t>(sizes.size());
   std::vector<std::int64_t> first{0}, frame;
-  std::vector<std::int32_t> edges, row, head;
+  std::vector<std::int32_t> edges, isolated, row, head;
   std::vector<std::uint8_t> has, pbc, has_stress;
   for (std::int64_t k = 0; k < S; ++k) {
     first.push_back(first.back() + sizes[k]), frame.push_back(10 * k), edges.push_back(static_cast<int>(7 * k)), row.push_back(0),
-        head.push_back(k % 2);
+        head.push_back(k % 2), isolated.push_back(static_cast<int>(k / 2));
     has.push_back(k % 3 != 0), has_stress.push_back(k % 2);
     for (int d = 0; d < 3; ++d) pbc.push_back((k + d) % 2);
   }
@@ -107,6 +107,7 @@ std::vector<Column> random_columns(const std::vector<std::int32_t>& sizes, unsig
   if (S > 0) charge[0] = std::numeric_limits<double>::quiet_NaN();
   return {column("num_atoms", "int32", sizes, {S}),
           column("num_edges", "int32", edges, {S}),
+          column("num_isolated", "int32", isolated, {S}),
           column("first_atom", "int64", first, {S + 1}),
           column("cell", "float64", numbers(9 * S), {S, 3, 3}),
           column("pbc", "uint8", pbc, {S, 3}),
@@ -165,6 +166,9 @@ TEST(Shards, GiveWhatTheArraysHold) {
     const Frame f = shards.frame(i);
     EXPECT_EQ(shards.num_atoms(i), sizes[k]);
     EXPECT_EQ(shards.num_edges(i), 7 * k);
+    EXPECT_EQ(shards.num_isolated(i), k / 2);
+    const auto numbers = shards.atomic_numbers(i);
+    EXPECT_TRUE(std::equal(numbers.begin(), numbers.end(), f.atomic_numbers.begin(), f.atomic_numbers.end()));
     ASSERT_EQ(f.positions.size(), 3u * sizes[k]);
     EXPECT_TRUE(std::equal(f.positions.begin(), f.positions.end(), numbers_of(columns, "positions") + 3 * first));
     EXPECT_TRUE(std::equal(f.cell.begin(), f.cell.end(), numbers_of(columns, "cell") + 9 * k));
@@ -213,6 +217,20 @@ TEST(Shards, MayBeReadFromSeveralThreads) {
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+}
+
+TEST(Shards, AreVerifiedOneByOne) {
+  Folder folder;
+  folder.add_shard(random_columns({3, 2}, 1), 2, inputs), folder.add_shard(random_columns({3, 2}, 2), 2, inputs);
+  folder.write_index();
+  {
+    std::fstream file(folder.path("shard-1.h5"), std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(-20, std::ios::end);  // in one of the names
+    file.put('?');
+  }
+  const Shards shards(folder.path());
+  shards.verify(1);
+  for (int again = 0; again < 2; ++again) EXPECT_THROW(shards.verify(2), FileError);
 }
 
 TEST(Shards, WithoutStructuresAreRead) {

@@ -157,8 +157,9 @@ TYPED_TEST(Ops, RadialIsTheStatedNetworkAndItsAdjointTheTranspose) {
     for (int j = 0; j < w1; ++j) At[j * w0 + i] = A[i * w1 + j];
   for (int i = 0; i < w1; ++i)
     for (int j = 0; j < w1; ++j) Bt[j * w1 + i] = B[i * w1 + j];
-  std::vector<T> hidden(E * w1), hidden_dual(2 * E * w1), expected;
-  const RadialArgs<T> plain{E, {w0, w1, w1}, {A.data(), B.data()}, {At.data(), Bt.data()}, basis.data(), hidden.data()};
+  std::vector<T> hidden(E * w1), hidden_dual(2 * E * w1), expected, workspace(10 * 8 * w1);
+  RadialArgs<T> plain{E, {w0, w1, w1}, {A.data(), B.data()}, {At.data(), Bt.data()}, basis.data(), hidden.data()};
+  plain.workspace = workspace.data(), plain.workspace_size = workspace.size();  // for 20 edges
   kernels<T>(backend).radial(plain);
   const auto silu = [](double x) { return x / (1 + std::exp(-x)); };
   for (int e = 0; e < E; ++e) {
@@ -176,7 +177,9 @@ TYPED_TEST(Ops, RadialIsTheStatedNetworkAndItsAdjointTheTranspose) {
   }
   expect_near(hidden, expected, tolerance<T>(), "hidden");
   const auto basis_dual = dual_rows(basis, motion, w0);
-  kernels<Dual<T>>(backend).radial({E, {w0, w1, w1}, {A.data(), B.data()}, {At.data(), Bt.data()}, basis_dual.data(), hidden_dual.data()});
+  RadialArgs<Dual<T>> dual{E, {w0, w1, w1}, {A.data(), B.data()}, {At.data(), Bt.data()}, basis_dual.data(), hidden_dual.data()};
+  dual.workspace = workspace.data(), dual.workspace_size = workspace.size();
+  kernels<Dual<T>>(backend).radial(dual);
   std::vector<T> basis_bar(E * w0);
   kernels<T>(backend).radial_adjoint({plain, hidden_bar.data(), basis_bar.data(), {}});
   const double forward = dot(hidden_bar, plane(hidden_dual, w1, 1));
@@ -417,7 +420,7 @@ struct ConvolutionCase {
   SmallGraph small;
   ConvolutionPaths tables;
   int C, H, E = 8, lm = 16, columns;
-  std::vector<T> weight, weight_t, Y, hidden, u;
+  std::vector<T> weight, weight_t, Y, hidden, u, workspace;
   explicit ConvolutionCase(int l_in, int channels = 8, int hidden_units = 8) : tables(convolution_tables(l_in, 3)), C(padded<T>(channels)), H(padded<T>(hidden_units)) {
     columns = static_cast<int>(tables.paths.size()) * C;
     weight = random_array<T>(H * columns, 1), Y = random_array<T>(E * lm, 2), hidden = random_array<T>(E * H, 3);
@@ -429,7 +432,8 @@ struct ConvolutionCase {
   template <class N>
   ConvolutionArgs<N> args(const std::vector<T>& Y_, const std::vector<T>& hidden_, const std::vector<T>& u_, std::vector<T>& A) {
     A.assign(4 * tables.num_out * planes<N> * C, T(0));
-    return {small.graph, view(tables, same), C, H, weight.data(), weight_t.data(), Y_.data(), hidden_.data(), u_.data(), A.data()};
+    workspace.resize(3 * 2 * columns);  // for three edges or six, so that edges of one atom come in parts
+    return {small.graph, view(tables, same), C, H, weight.data(), weight_t.data(), Y_.data(), hidden_.data(), u_.data(), A.data(), workspace.data(), workspace.size()};
   }
 };
 

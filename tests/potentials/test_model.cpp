@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <random>
 
 #include "kernels/error.hpp"
@@ -265,6 +266,36 @@ TEST_P(Model, TablesAgreeWithNetworks) {
   for (std::size_t k = 0; k < network.size(); ++k) expect_close(table[k], network[k], 1e-8, "result " + std::to_string(k) + " of training");
 }
 
+TEST(Buckets, AreFinalWhenTheySayThatTheyAre) {
+  Hyperparameters hp = small();
+  hp.num_channels = 128, hp.radial_MLP = {64, 64, 64}, hp.max_L = 1;  // large enough for several buckets
+  const Potential p = potential(hp);
+  const GraphData g = structure(3, 6);
+  const std::vector<double> vec_dot(g.vec.size(), 0.1);
+  const double seed = 0.7;
+  for (const Radial radial : {Radial::network, Radial::table}) {
+    const auto model = make_differentiable(p, Precision::float64);
+    ASSERT_GT(model->buckets().size(), 1u);
+    model->set_radial(radial);
+    std::vector<std::vector<double>> gradient, early;
+    std::vector<double*> pointers;
+    for (const auto& parameter : model->parameters()) gradient.emplace_back(p.tensors().at(parameter.name).real.size());
+    for (auto& one : gradient) pointers.push_back(one.data());
+    early.resize(gradient.size());
+    std::vector<int> heard;
+    Evaluation result;
+    model->evaluate(g.view(), true, result);
+    model->parameter_gradient(g.view(), &seed, vec_dot.data(), pointers, [&](int bucket) {
+      heard.push_back(bucket);
+      for (int index : model->buckets()[bucket]) early[index] = gradient[index];
+    });
+    std::vector<int> all(model->buckets().size());
+    std::iota(all.begin(), all.end(), 0);
+    EXPECT_EQ(heard, all);
+    EXPECT_EQ(early, gradient);
+  }
+}
+
 // Waves of a hundredth of an Angstrom: no table of reasonable size serves.
 TEST(Tables, SteepFunctionsStayNetworks) {
   const Potential smooth = potential(small());
@@ -296,6 +327,20 @@ TEST(Portable, AgreesOnALargeModel) {
   hp.max_L = 2;
   hp.num_channels = 128, hp.radial_MLP = {64, 64, 64}, hp.num_bessel = 8, hp.MLP_width = 16;
   expect_same_as_simd(potential(hp), structure(7, 8), Backend::portable);
+}
+
+// More atoms than the host's blocks of the last layer, so that a block's edges are some of the graph's.
+TEST(Portable, AgreesInBlocksOfAtoms) {
+  const GraphData one = structure(7, 8);
+  GraphData g = one;
+  for (int copy = 1; copy < 10; ++copy) {
+    const int atoms = 8 * copy, edges = static_cast<int>(one.sender.size()) * copy;
+    for (int i = 1; i <= 8; ++i) g.first.push_back(edges + one.first[i]);
+    for (int j : one.sender) g.sender.push_back(atoms + j);
+    g.vec.insert(g.vec.end(), one.vec.begin(), one.vec.end());
+    g.species.insert(g.species.end(), one.species.begin(), one.species.end()), g.graph_of.insert(g.graph_of.end(), 8, 0);
+  }
+  expect_same_as_simd(potential(small()), g, Backend::portable);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Model, testing::Combine(testing::ValuesIn(shapes), testing::Values(Backend::simd, Backend::portable)), [](const auto& info) {

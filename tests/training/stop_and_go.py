@@ -4,7 +4,7 @@
     python tests/training/stop_and_go.py --kills 20 --ranks 2 --go-on-with 1,2,4
 
 One rank of it, as this file starts itself, trains and appends a record a step to FOLDER/records.jsonl: what the step saw, what came out, and digests of all
-that a checkpoint must hold. Kills are SIGKILL to all ranks after a random number of seconds. Steps that are done twice, because they came after
+that a checkpoint must hold. One structure is so wrong that a rollback leaves it out. Kills are SIGKILL to all ranks after a random number of seconds. Steps that are done twice, because they came after
 the last checkpoint, must give the same record twice.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 SETTINGS = {"batch_size": 5, "bins": 4, "max_num_epochs": 30, "lr": 0.01, "loss": "stress", "scheduler_patience": 2, "seed": 5, "ema_decay": 0.9, "start_stage_two": 20,
-            "name": "w", "checkpoint_minutes": 0.0005}
+            "name": "w", "checkpoint_minutes": 0.0005, "rollback_steps": 2}
 
 
 def digest(arrays):
@@ -42,7 +42,9 @@ def rank_of_a_training(folder, deterministic, weights):
     core = engine()
     group = ranks.connect(core, ranks.place())
     model = core.Model.new(small_hyperparameters(), [-1.0, -2.0], [0.7], [0.1], 3, "float64")
-    train, valid = (dataset_of(core, [water(k) for k in rows], [1, 8], 3.5, stress=True) for rows in (range(17), range(20, 25)))
+    frames = [water(k) for k in range(25)]
+    frames[11].arrays["REF_forces"] *= 1e200  # its loss is not finite: a rollback
+    train, valid = (dataset_of(core, rows, [1, 8], 3.5, stress=True) for rows in (frames[:17], frames[20:]))
     trainer = core.Trainer(model, train, valid, json.dumps(SETTINGS | {"checkpoint_folder": str(folder / "checkpoints"), "deterministic": deterministic}), "{}", group)
     trainer.restore()
     records = open(folder / "records.jsonl", "a") if group.rank == 0 else None
@@ -57,7 +59,8 @@ def rank_of_a_training(folder, deterministic, weights):
         records.flush()
         time.sleep(0.01)  # kills shall find a training that is under way
 
-    trainer.fit(note)
+    outcome = trainer.fit(note)
+    assert outcome["kind"] == "finished" and trainer.num_rollbacks == 1, outcome["message"]
     if group.rank == 0:
         np.savez(weights, **trainer.averaged_parameters())
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,9 +14,8 @@ import time
 import numpy as np
 import pytest
 from training_support import core  # noqa: F401
-from training_support import dataset_of, small_hyperparameters, water
+from training_support import COMMAND, dataset_of, small_hyperparameters, water
 
-COMMAND = [sys.executable, "-c", "import sys; from macekit.training.run import run; sys.exit(run(sys.argv[1:]))"]
 CONFIG = """
 name: w
 train_file: train.extxyz
@@ -222,13 +222,13 @@ from macekit.training import engine
 from training_support import dataset_of, small_hyperparameters, water
 core = engine()
 
-def make(rows, dtype="float64"):
+def make(rows, folder="", epochs=1, dtype="float64"):
     model = core.Model.new(small_hyperparameters(num_channels=64, max_ell=3, correlation=3), [-1.0, -2.0], [0.7], [0.1], 3, dtype)
     large = [water(1) * (4, 4, 4) for _ in range(rows)]
     for atoms in large:
         atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -800.0, np.ones((len(atoms), 3))
     data = dataset_of(core, large, [1, 8], 3.5)
-    return core.Trainer(model, data, data, json.dumps({"batch_size": rows, "max_num_epochs": 1, "valid_batch_size": 1}))
+    return core.Trainer(model, data, data, json.dumps({"batch_size": rows, "max_num_epochs": epochs, "valid_batch_size": 1, "checkpoint_folder": folder}))
 
 def size():
     return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -237,16 +237,46 @@ before = size()
 whole = make(8)
 free = whole.gradient(list(range(8)))
 needed = size() - before
-trainer = make(8)
+trainer = make(8, "checkpoints")
 trainer.gradient([0])
 resource.setrlimit(resource.RLIMIT_AS, (size() + needed * 6 // 10,) * 2)
 reports = []
 outcome = trainer.fit(reports.append)
-print(json.dumps({"outcome": outcome["kind"], "message": outcome["message"], "notes": [r["message"] for r in reports if r["kind"] == "warning"],
+notes = [r["message"] for r in reports if r["kind"] == "warning"]
+again = make(8, "checkpoints", 2)
+again.restore()
+later = []
+again.fit(lambda r: later.append(r["message"] if r["kind"] == "warning" else r["kind"]))
+print(json.dumps({"outcome": outcome["kind"], "message": outcome["message"], "notes": notes, "later": later,
                   "loss": next((r["loss"] for r in reports if r["kind"] == "step"), None), "expected": free[0]}))
 """)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment())
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment())
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["outcome"] == "finished" and result["loss"] == pytest.approx(result["expected"], rel=1e-12)
     assert result["notes"] and all("memory ran out at a bin of" in note and "it was split" in note for note in result["notes"])
+    limit = int(re.search("more than ([0-9]+) from now on", result["notes"][-1])[1])
+    tried = [int(found[1]) for text in result["later"] if (found := re.search("at a bin of ([0-9]+) atoms", text))]
+    assert "step" in result["later"] and all(atoms <= limit for atoms in tried), "a restart knows the limit"
+
+
+def test_times_of_bins(core):
+    model = core.Model.new(small_hyperparameters(), [-1.0, -2.0], [0.7], [0.1], 3, "float64")
+    data = dataset_of(core, [water(k) for k in range(23)], [1, 8], 3.5)
+    trainer = core.Trainer(model, data, data, json.dumps({"batch_size": 5, "bins": 3, "max_num_epochs": 2}))
+    reports = []
+    trainer.fit(lambda report: reports.append(report) if report["kind"] in ("bins", "validation") else None)
+    first, second = (r for r in reports if r["kind"] == "bins")
+    expected = [23, sum(3 * (1 + k % 2) for k in range(23)), sum(data.num_edges(k) for k in range(23))]
+    assert second["loads"].sum(axis=0).tolist() == expected and second["bins"] == len(second["loads"]) == 3 * trainer.num_batches()
+    assert first["bins"] == second["bins"] - 3, "the first step warms up"
+    assert second["seconds"].min() > 0 and second["seconds"].sum() < reports[-1]["seconds"]
+    assert second["efficiency"] == 1 and second["waited"] == 0, "one rank waits for no other"
+
+
+def test_balance_of_ranks_is_in_the_log(core, folder):
+    done = mpirun(folder, 2, "config.yaml", "--bins", "6")
+    assert done.returncode == 0, done.stderr
+    records = [record for record in map(json.loads, (folder / "w.log.jsonl").read_text().splitlines()) if record["kind"] == "balance"]
+    assert [r["epoch"] for r in records] == [0, 1, 2] and all(r["ranks"] == 2 and 0.5 <= r["efficiency"] < 1 and r["waited"] > 0 for r in records)
+    assert all(r["cost"] is None or set(r["cost"]) == {"start", "atom", "edge", "graph", "sigma"} for r in records)

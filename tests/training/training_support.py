@@ -3,9 +3,12 @@
 
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
+
+COMMAND = [sys.executable, "-c", "import sys; from macekit.training.run import run; sys.exit(run(sys.argv[1:]))"]  # macekit train
 
 
 @pytest.fixture(scope="session")

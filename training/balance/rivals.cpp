@@ -36,16 +36,12 @@ class Rival final : public Sampler {
   Step step(std::int64_t epoch, std::int64_t step) override {
     require<InputError>(epoch >= 0 && step >= 0 && step < num_steps(epoch), "epoch ", epoch, " has no step ", step, ".");
     Step result;
-    result.epoch = epoch, result.index = step, result.first.push_back(0);
+    result.epoch = epoch, result.index = step;
     for (int k = 0; k < options_.virtual_bins; ++k) {
+      const auto& rows = bins_[step * options_.virtual_bins + k];
       BinLoad load;
-      for (std::int64_t i : bins_[step * options_.virtual_bins + k]) {
-        ++load.graphs, load.atoms += sizes_[i].atoms, load.edges += sizes_[i].edges;
-        result.structures.push_back(i);
-      }
-      result.first.push_back(static_cast<std::int64_t>(result.structures.size()));
-      result.loads.push_back(load);
-      result.total.graphs += load.graphs, result.total.atoms += load.atoms, result.total.edges += load.edges;
+      for (std::int64_t i : rows) load.add(sizes_[i]);
+      result.add_bin(rows, load);
     }
     return result;
   }

@@ -304,10 +304,7 @@ class BalancedSampler final : public Sampler {
     const std::int64_t begin = first_step(window), end = first_step(window + 1), length = end - begin;
     std::vector<Step> steps(length);
     const Permutation place(length, mix(mix(options_.seed, epoch), mix(window, 0)));
-    for (std::int64_t k = 0; k < length; ++k) {
-      steps[k].epoch = epoch, steps[k].index = begin + k;
-      steps[k].first.assign(1, 0);
-    }
+    for (std::int64_t k = 0; k < length; ++k) steps[k].epoch = epoch, steps[k].index = begin + k;
     for (int node = 0; node < options_.nodes; ++node) {
       Stream& stream = streams_[node];
       if (epoch != shuffled_epoch_) stream.shuffle(mix(mix(options_.seed, epoch), node));
@@ -379,11 +376,8 @@ class BalancedSampler final : public Sampler {
     for (int k = 0; k < num_bins; ++k) {
       Step& step = *steps[k / bins_of_step];
       const int bin = order[k];
-      step.structures.insert(step.structures.end(), rows_of_bins.begin() + first[bin], rows_of_bins.begin() + first[bin + 1]);
-      step.first.push_back(static_cast<std::int64_t>(step.structures.size()));
-      step.loads.push_back(bins[bin]);
+      step.add_bin(std::span<const std::int64_t>(rows_of_bins).subspan(first[bin], bins[bin].graphs), bins[bin]);
       if (options_.nodes > 1) step.node.push_back(node);
-      step.total.graphs += bins[bin].graphs, step.total.atoms += bins[bin].atoms, step.total.edges += bins[bin].edges;
     }
     return true;
   }

@@ -50,13 +50,14 @@ struct Options {
 /// Sums over a bin.
 struct BinLoad {
   std::int64_t graphs = 0, atoms = 0, edges = 0;
+  void add(const Size& size) { ++graphs, atoms += size.atoms, edges += size.edges; }
 };
 
 /// One optimiser step. Sums of gradients over the bins divided by `total` are those of one batch of all its structures.
 struct Step {
   std::int64_t epoch = 0, index = 0;
   std::vector<std::int64_t> structures;  ///< rows of the set, bin by bin
-  std::vector<std::int64_t> first;       ///< [bins + 1] where each bin begins
+  std::vector<std::int64_t> first{0};    ///< [bins + 1] where each bin begins
   std::vector<BinLoad> loads;            ///< [bins]
   std::vector<int> node;                 ///< [bins] in node-local mode, else empty
   BinLoad total;                         ///< denominators of the loss
@@ -65,6 +66,12 @@ struct Step {
   int num_bins() const { return static_cast<int>(loads.size()); }
   std::span<const std::int64_t> bin(int k) const {
     return {structures.data() + first[k], static_cast<std::size_t>(first[k + 1] - first[k])};
+  }
+  void add_bin(std::span<const std::int64_t> rows, const BinLoad& load) {
+    structures.insert(structures.end(), rows.begin(), rows.end());
+    first.push_back(static_cast<std::int64_t>(structures.size()));
+    loads.push_back(load);
+    total.graphs += load.graphs, total.atoms += load.atoms, total.edges += load.edges;
   }
 };
 

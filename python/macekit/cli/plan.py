@@ -23,7 +23,8 @@ data, or one of paper-mix, mptrj, omat24, spice.
 
 The table has macekit's sampler and what others do. balance: mean over maximum of the ranks' work, summed over the steps of an epoch, by the
 true cost: that of the first --times, or 0.45 an atom + 0.55 an edge over the mean number of edges of an atom + 0.3 a structure. padding:
-what one array shape that holds every bin wastes. dropped, repeated: structures in one epoch. --times are files of benchmarks/bin_times.py.
+what one array shape that holds every bin wastes. dropped, repeated: structures in one epoch. --times are logs of macekit train (NAME.log.jsonl) or
+files of benchmarks/bin_times.py.
 docs/data-distribution.md explains the method.
 """
 
@@ -61,7 +62,7 @@ def _parser():
     method.add_argument("--samplers", default="all", help=f"which to compare: all, or of {','.join(SAMPLERS)}")
     cluster = parser.add_argument_group("emulated cluster")
     cluster.add_argument("--forecast", help="numbers of ranks, such as 16,128,740,8192; every one has its own plan unless --virtual-bins is given")
-    cluster.add_argument("--times", action="append", default=[], metavar="FILE", help="measured times of bins; several are compared")
+    cluster.add_argument("--times", action="append", default=[], metavar="FILE", help="measured times of bins, NAME.log.jsonl or from benchmarks/bin_times.py; several are compared")
     cluster.add_argument("--atoms-per-second", type=float, default=20000, help="of one rank, where no times are given (default 20000)")
     cluster.add_argument("--parameters", type=float, default=4e6, help="of the model, float32 (default 4e6)")
     cluster.add_argument("--bandwidth", type=float, default=25, help="of one rank in the all-reduce, GB/s (default 25: a 200 Gbit/s link)")
@@ -217,9 +218,19 @@ def _usual_count(args, sizes, num_atoms):
 
 
 def read_times(path):
-    """{"name", "cost", "memory" or None} of a file of benchmarks/bin_times.py."""
+    """{"name", "cost", "memory" or None} of a file of benchmarks/bin_times.py, or of a training's log, whose last epoch counts."""
     from macekit.balance import CostModel, MemoryModel
 
+    if str(path).endswith(".jsonl"):
+        from macekit.training.progress import read_log
+
+        costs = [record["cost"] for record in read_log(path) if record.get("kind") == "balance" and record.get("cost")]
+        if not costs:
+            raise InputError(f"{path}: no epoch in it has measured the cost of bins; that takes an epoch with at least five bins of different sizes")
+        try:
+            return {"name": "macekit", "cost": CostModel.from_dict(costs[-1]), "memory": None}
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
     try:
         table = json.loads(Path(path).read_text())
     except ValueError as error:

@@ -206,9 +206,11 @@ class Shard:
         """{head, config_type, file: [names]}"""
         return {name: [text.decode("utf-8", "surrogateescape") for text in self.arrays[f"{name}_names"].tobytes().split(b"\0")[:-1]] for name in ("head", "config_type", "file")}
 
-    def damaged(self):
-        """Names of the arrays whose bytes are not those that were written."""
-        return [name for name, entry in self.header["arrays"].items() if zlib.crc32(self.arrays[name].data if self.arrays[name].size else b"") != entry["crc32"]]
+    def damage(self, names=None):
+        """A sentence for each of the arrays `names` (all) whose bytes are not those that were written."""
+        for name, entry in self.header["arrays"].items():
+            if (names is None or name in names) and zlib.crc32(self.arrays[name].data if self.arrays[name].size else b"") != entry["crc32"]:
+                yield f"{self.path}: the array {name} is damaged (its checksum differs); prepare the dataset again."
 
 
 def _label_views(arrays):
@@ -279,10 +281,15 @@ class Shards:
         """`head`, `config_type` or `file` of each structure as text."""
         return [shard.names[name][k] for shard in self.shards for k in shard.arrays[name]]
 
+    def has_name(self, column, name):
+        """[S] bool, whether the `head`, `config_type` or `file` of each structure is `name`."""
+        parts = [np.array([text == name for text in shard.names[column]], bool)[shard.arrays[column]] for shard in self.shards]
+        return np.concatenate(parts) if parts else np.empty(0, bool)
+
     def rows(self, part):
-        """Rows of the split made by --valid-fraction: `part` is train or valid. All rows if there is no split."""
+        """Rows of the split made by --valid-fraction: `part` is train or valid; or all. All rows if there is no split."""
         split = self.header.get("split")
-        if split is None:
+        if split is None or part == "all":
             return np.arange(len(self))
         path = os.path.join(self.folder, split["file"])
         try:
@@ -358,8 +365,7 @@ class Shards:
     def damage(self):
         """Sentences about arrays whose bytes are not those that were written: reads everything."""
         for shard in self.shards:
-            for name in shard.damaged():
-                yield f"{shard.path}: the array {name} is damaged (its checksum differs); prepare the dataset again."
+            yield from shard.damage()
         try:
             self.rows("valid")
         except BrokenFile as error:

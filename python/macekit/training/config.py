@@ -52,6 +52,9 @@ GROUPS = {
         Key("work_dir", "path", ".", "folder for everything that is written"),
         Key("seed", "int", 123, "of initial weights, split and order of frames", minimum=0),
         Key("default_dtype", "str", "float64", "precision of weights and features; geometry and energies are always float64", ("float32", "float64")),
+        Key("device", "str", "auto", "where energies and gradients are computed: auto: the GPU where macekit was built for one (ranks of a node take its GPUs in turn); "
+            "portable: the GPU's kernels on the host, for tests",
+            ("auto", "cpu", "gpu", "portable")),
         Key("restart", "str", None, "auto: continue from the newest checkpoint; no: start afresh and delete old checkpoints", ("auto", "no")),
         Key("checkpoint_minutes", "float", 10.0, "time between checkpoints inside an epoch", minimum=0),
         Key("log_steps", "bool", True, "write a line for each step to the JSON-lines log"),
@@ -160,6 +163,7 @@ GROUPS = {
         Key("radial", "str", "auto", "radial functions: network: at every edge; table: from splines of the network, made anew each step; auto: tables where steps "
             "are large enough", ("auto", "network", "table")),
         Key("valid_batch_size", "int", 10, "frames evaluated together; changes only memory", minimum=1),
+        Key("num_workers", "int", 1, "prepared datasets: threads of each process that read structures and build neighbour lists for the next two steps; 0: done when they are wanted", minimum=0),
         Key("shuffle", "bool", True, "another order of frames in each epoch"),
         Key("optimizer", "str", "adam", "adam; adamw: decoupled weight decay; schedulefree: AdamW that averages by itself, no schedule, no EMA",
             ("adam", "adamw", "schedulefree")),
@@ -172,6 +176,9 @@ GROUPS = {
             "products_lr_factor: 1.0, readouts_lr_factor: 1.0}"),
         Key("weight_decay", "float", 5e-7, "on products and the interactions' linear.weight", minimum=0),
         Key("clip_grad", "float", 10.0, "largest norm of the gradient; 0: no limit", minimum=0),
+        Key("explode_factor", "float", 1e6, "a loss of more than this times the median of the last 50 and the last validation loss is an explosion, as one that is not finite; 0: no limit", minimum=0),
+        Key("max_rollbacks", "int", 3, "explosions after which training goes on from the last good state, see docs/training.md; 0: it stops at the first", minimum=0),
+        Key("rollback_steps", "int", 500, "steps between such states inside an epoch; each epoch begins with one", minimum=1),
         Key("ema", "bool", True, "exponential average of the weights, for validation and result"),
         Key("ema_decay", "float", 0.99, "decay of that average; 0.99999 if there is a replay", minimum=0),
         Key("scheduler", "str", "ReduceLROnPlateau", "how the learning rate falls", ("ReduceLROnPlateau", "ExponentialLR", "constant")),
@@ -197,7 +204,8 @@ SYNONYMS = upstream.RENAMED
 # Keys of the engine, passed on as they are.
 ENGINE = [k.name for g in ("Loss", "Optimisation") for k in GROUPS[g] if k.name != "lr_params_factors"] + ["seed", "checkpoint_minutes", "name"]
 # Keys that a continued training may change without becoming another training.
-FREE = {"work_dir", "restart", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table"}
+FREE = {"work_dir", "device", "restart", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "num_workers", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table",
+        "explode_factor", "max_rollbacks", "rollback_steps"}
 FILES = ("train_file", "valid_file", "test_file", "initial_potential", "foundation_model", "pt_train_file", "pt_valid_file", "pt_test_file")
 # What a head may say for itself.
 HEAD_KEYS = ("train_file", "valid_file", "test_file", "E0s", "valid_fraction", "config_type_weights", "keep_isolated_atoms", "mean", "std", "energy_key",
@@ -366,6 +374,8 @@ def _convert(key, value, place):
     if isinstance(value, (dict, list)):
         raise wrong("one value")
     value = str(value)
+    if key.name == "device" and value == "cuda":
+        return "gpu"
     if key.name == "loss" and value in DIPOLE_LOSSES:
         raise ConfigError(f"{place}: loss = {value} trains dipoles, which macekit's models do not have. Known: {', '.join(LOSSES)}.")
     if key.name == "loss" and value == "ef":

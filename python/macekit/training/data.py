@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Reads labelled structures with ASE and hands them to the engine. Every complaint names the file, and the frame if it is one."""
 
+import bisect
 import collections
+import functools
+import itertools
 import os
 
 import numpy as np
@@ -11,13 +14,14 @@ from .config import PT_HEAD, BrokenFile, ConfigError, nearest
 # Names under which ASE moves labels into a calculator when it reads extxyz.
 CALCULATOR = ("energy", "forces", "stress")
 LABELS = (*CALCULATOR, "virials")
+ISOLATED = "IsolatedAtom"  # config_type of single atoms whose energies are E0s
 
 
 def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=None):
     """All frames of a file as dictionaries ready for `Dataset.add`. `problems` collects sentences that are no errors.
 
     inputs: (name, per graph or node, key) of further inputs of the potential; weight: multiplies that of each frame.
-    A folder of `macekit prepare` gives the frames of the head `name`, and of its split only those of `part` (train or valid).
+    A folder of `macekit prepare` gives the frames of the head `name`, and of its split only those of `part` (train or valid), as `Prepared`.
     """
     import ase.io
 
@@ -27,7 +31,7 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
     if is_folder(path):
-        return _read_prepared(path, config, problems, inputs, head, weight, name, part)
+        return _open_prepared(path, config, inputs, head, weight, name, part)
     try:
         atoms_list = read_mace_torch(path, config) if os.path.isdir(path) or path.endswith((".h5", ".hdf5")) else ase.io.read(path, index=":")
     except BrokenFile:
@@ -49,31 +53,131 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=
     return frames
 
 
-def _read_prepared(path, config, problems, inputs, head, weight, name, part):
-    from macekit.data import open_shards
+def _open_prepared(path, config, inputs, head, weight, name, part):
+    from macekit.data.shards import ALWAYS, open_shards
 
     dataset = open_shards(path)
-    heads, frames = dataset.heads, []
-    if len(heads) > 1 and name not in heads:
-        raise ConfigError(f"{path}: the dataset has the heads {', '.join(heads)}" + ("; name them under heads." if name in (None, "Default") else f", but no {name}."))
-    for row in range(len(dataset)) if part is None else dataset.rows(part).tolist():
-        frame = dataset.frame(row)
-        if len(heads) > 1 and frame["head"] != name:
-            continue
-        for wanted, _, _ in inputs:
-            if wanted not in frame["inputs"]:
-                raise ConfigError(f"{frame['source']}: {path} has no {wanted} of this frame, which the potential takes; prepare it again with --input {wanted}.")
-        frame["inputs"] = {wanted: frame["inputs"][wanted][1] for wanted, _, _ in inputs}
-        frame["head"] = head
-        frame["weights"][0] *= weight * config["config_type_weights"].get(frame["config_type"], 1.0)
-        frames.append(frame)
-    if not frames:
+    small = [name for name in ALWAYS if name != "positions"] + [f"has_{label}" for label in LABELS]  # the engine looks at the large ones when it reads them
+    for sentence in (sentence for shard in dataset.shards for sentence in shard.damage(small)):
+        raise BrokenFile(sentence)
+    heads, rows = dataset.heads, dataset.rows(part or "all")
+    if len(heads) > 1:
+        if name not in heads:
+            raise ConfigError(f"{path}: the dataset has the heads {', '.join(heads)}" + ("; name them under heads." if name in (None, "Default") else f", but no {name}."))
+        rows = rows[dataset.has_name("head", name)[rows]]
+    if not len(rows):
         raise ConfigError(f"{path}: the dataset has no frame{f' to {part}' if part else ''}.")
+    frames = Prepared(dataset, rows, head, weight, config["config_type_weights"], [wanted for wanted, _, _ in inputs])
+    frames.check_inputs()
     if not config.get("unlabelled"):
         _check_keys(path, [], frames, config)
-    if config["r_max"] != dataset.r_max and not config["initial_potential"] and not config["foundation_model"]:
-        problems.append(f"{path}: its numbers of neighbours are for r_max {dataset.r_max:g} A; the neighbour lists of this training are made for {config['r_max']:g} A.")
     return frames
+
+
+class Prepared:
+    """Frames of a folder of `macekit prepare`: dictionaries as `read` makes them, each read when it is asked for and not kept.
+
+    What is asked of all of them comes from the arrays of the shards, so that memory does not grow with their number.
+    """
+
+    def __init__(self, dataset, rows, head, weight, config_type_weights, inputs):
+        self.dataset, self.rows, self.head, self.weight, self.config_type_weights, self.inputs = dataset, rows, head, weight, config_type_weights, inputs
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        frame = self.dataset.frame(int(self.rows[i]))
+        frame["head"], frame["inputs"] = self.head, {name: frame["inputs"][name][1] for name in self.inputs}
+        frame["weights"][0] = frame["weights"][0] * self.config_type_weights.get(frame["config_type"], 1.0) * self.weight
+        return frame
+
+    def __iter__(self):
+        return map(self.__getitem__, range(len(self)))
+
+    def take(self, places):
+        return Prepared(self.dataset, self.rows[places], self.head, self.weight, self.config_type_weights, self.inputs)
+
+    def add_to(self, engine, dataset):
+        dataset.add_rows(engine.Shards(self.dataset.folder), self.rows.tolist(), self.head, self.weight, self.config_type_weights, self.inputs)
+
+    def _by_shard(self):
+        """(shard, rows in it), ascending."""
+        rows = np.sort(self.rows)
+        for shard, first, begin, end in zip(self.dataset.shards, self.dataset.first, *(np.searchsorted(rows, part) for part in (self.dataset.first[:-1], self.dataset.first[1:]))):
+            if end > begin:
+                yield shard, rows[begin:end] - first
+
+    def check_inputs(self):
+        """Complains of the first frame that lacks an input of the potential."""
+        for shard, rows in self._by_shard():
+            for name in self.inputs:
+                values = shard.arrays.get(f"inputs/{name}")
+                lacking = np.ones(len(rows), bool) if values is None else np.isnan(values).any(axis=1)
+                if values is not None:
+                    first = shard.arrays["first_atom"]
+                    per_atom = dict((n, per) for n, per, _ in shard.inputs)[name] == "node"
+                    lacking = np.add.reduceat(np.append(lacking, False), first[:-1])[rows] > 0 if per_atom else lacking[rows]
+                if lacking.any():
+                    where = f"{shard.names['file'][shard.arrays['file'][rows[lacking][0]]]} frame {shard.arrays['frame'][rows[lacking][0]]}"
+                    raise ConfigError(f"{where}: {self.dataset.folder} has no {name} of this frame, which the potential takes; prepare it again with --input {name}.")
+
+    @functools.cached_property
+    def summary(self):
+        result = Summary()
+        for shard, rows in self._by_shard():
+            a, chosen = shard.arrays, np.zeros(len(shard), bool)
+            chosen[rows] = True
+            result.atoms += int(a["num_atoms"][rows].sum())
+            result.elements.update(np.unique(a["atomic_numbers"][np.repeat(chosen, a["num_atoms"])]).tolist())
+            for label, (values, has) in shard.labels.items():
+                result.counts[label] += int(np.count_nonzero(has[rows]))
+                if label == "forces":
+                    forces = values[np.repeat(chosen & (has > 0), a["num_atoms"])]
+                    result.largest = max(result.largest, float(np.abs(forces).max(initial=0.0)))
+            for kind, number in zip(*np.unique(a["config_type"][rows], return_counts=True)):
+                result.kinds[shard.names["config_type"][kind]] += int(number)
+        return result
+
+
+class Joined:
+    """Frames of several heads, one after the other."""
+
+    def __init__(self, parts):
+        self.parts = list(parts)
+        self._ends = list(itertools.accumulate(map(len, self.parts)))
+
+    def __len__(self):
+        return self._ends[-1] if self.parts else 0
+
+    def __getitem__(self, i):
+        k = bisect.bisect_right(self._ends, i)
+        return self.parts[k][i - self._ends[k]]  # from the end of that part
+
+    def __iter__(self):
+        return itertools.chain.from_iterable(self.parts)
+
+
+class Summary:
+    """What is asked of all frames of a set: number of atoms, {label: frames that have it}, largest force, {config_type: frames}, elements."""
+
+    def __init__(self):
+        self.atoms, self.counts, self.largest, self.kinds, self.elements = 0, dict.fromkeys(LABELS, 0), 0.0, collections.Counter(), set()
+
+
+def summary(frames):
+    if isinstance(frames, Prepared):
+        return frames.summary
+    result = Summary()
+    for frame in frames:
+        result.atoms += len(frame["atomic_numbers"])
+        result.elements.update(int(z) for z in frame["atomic_numbers"])
+        result.kinds[frame["config_type"]] += 1
+        for label in LABELS:
+            result.counts[label] += frame[label] is not None
+        if frame["forces"] is not None:
+            result.largest = max(result.largest, float(np.abs(frame["forces"]).max(initial=0.0)))
+    return result
 
 
 def _label(atoms, key):
@@ -152,7 +256,8 @@ def frame_of(atoms, place, config, inputs):
 
 
 def _check_keys(path, atoms_list, frames, config):
-    if all(f["energy"] is None and f["forces"] is None for f in frames):
+    counts = summary(frames).counts
+    if not counts["energy"] and not counts["forces"]:
         existing = collections.Counter()
         for atoms in atoms_list:
             existing.update(k for k in atoms.info if k not in ("config_type",))
@@ -168,20 +273,24 @@ def _check_keys(path, atoms_list, frames, config):
         hint = f" Perhaps {', '.join(hints)}?" if hints else ""
         raise ConfigError(f"{path}: no frame has the energy {config['energy_key']} or the forces {config['forces_key']}. The file has {listed}.{hint}")
     for what in ("stress", "virials"):
-        if what == config["loss"] and config[f"{what}_weight"] > 0 and all(f[what] is None for f in frames):
+        if what == config["loss"] and config[f"{what}_weight"] > 0 and not counts[what]:
             raise ConfigError(f"{path}: the loss is {config['loss']}, but no periodic frame has the {what} {config[what + '_key']}.")
 
 
 def split_isolated(frames):
     """({atomic number: energy}, other frames): single atoms of config_type IsolatedAtom give E0s."""
-    energies, rest = collections.defaultdict(list), []
-    for frame in frames:
-        if frame["config_type"] == "IsolatedAtom" and len(frame["atomic_numbers"]) == 1:
-            if frame["energy"] is None:
-                raise ConfigError(f"{frame['source']}: an IsolatedAtom without an energy.")
-            energies[int(frame["atomic_numbers"][0])].append(frame["energy"])
-        else:
-            rest.append(frame)
+    if isinstance(frames, Prepared):
+        places = [i for i in np.flatnonzero(frames.dataset.num_atoms[frames.rows] == 1).tolist() if frames[i]["config_type"] == ISOLATED]
+        isolated, rest = [frames[i] for i in places], frames.take(np.delete(np.arange(len(frames)), places))
+    else:
+        isolated, rest = [], []
+        for frame in frames:
+            (isolated if frame["config_type"] == ISOLATED and len(frame["atomic_numbers"]) == 1 else rest).append(frame)
+    energies = collections.defaultdict(list)
+    for frame in isolated:
+        if frame["energy"] is None:
+            raise ConfigError(f"{frame['source']}: an IsolatedAtom without an energy.")
+        energies[int(frame["atomic_numbers"][0])].append(frame["energy"])
     return {z: sum(e) / len(e) for z, e in energies.items()}, rest
 
 
@@ -191,6 +300,8 @@ def split_valid(frames, fraction, seed):
     if size < 2:
         raise ConfigError("training: two frames are needed at least, one to train and one to validate. Give a valid_file or more data.")
     train, valid = split_rows(size, fraction, seed)
+    if isinstance(frames, Prepared):
+        return frames.take(train), frames.take(valid)
     return [frames[i] for i in train], [frames[i] for i in valid]
 
 
@@ -204,13 +315,32 @@ def split_rows(size, fraction, seed):
 
 def make_dataset(engine, frames, atomic_numbers, r_max):
     dataset = engine.Dataset([int(z) for z in atomic_numbers], r_max)
-    for frame in frames:
-        dataset.add(**frame)
+    for part in frames.parts if isinstance(frames, Joined) else [frames]:
+        if isinstance(part, Prepared):
+            part.add_to(engine, dataset)
+        else:
+            for frame in part:
+                dataset.add(**frame)
     return dataset
 
 
 def elements_of(*groups):
-    return sorted({int(z) for frames in groups for frame in frames for z in frame["atomic_numbers"]})
+    return sorted(set().union(*(summary(frames).elements for frames in groups)))
+
+
+def put_in_head(frames, index):
+    if isinstance(frames, Prepared):
+        frames.head = index
+    else:
+        for frame in frames:
+            frame["head"] = index
+
+
+def counted_anew(heads, r_max):
+    """Sentences about prepared datasets whose numbers of edges are for another cut-off."""
+    sets = [frames for head in heads for frames in head.sets.values() if isinstance(frames, Prepared) and frames.dataset.r_max != r_max]
+    return list(dict.fromkeys(f"{s.dataset.folder}: its numbers of neighbours are for r_max {s.dataset.r_max:g} A; they are counted anew for {r_max:g} A. "
+                              f"macekit prepare --r-max {r_max:g} does so once for all trainings." for s in sets))
 
 
 class Head:
@@ -239,11 +369,15 @@ def heads_of(config):
 
 
 def read_head(head, index, inputs, problems, choose=lambda frames: frames):
-    """Reads the files of a head. `choose` selects from the training frames before some are set aside for validation."""
+    """Reads the files of a head. `choose` selects from the training frames before some are set aside for validation.
+
+    Old data are read into memory whatever they come from: frames are chosen by what is in them, and may get other labels.
+    """
     settings = head.settings
 
     def frames_of(path, part=None):
-        return read(path, settings, problems, inputs, index, head.weight, head.name, part)
+        frames = read(path, settings, problems, inputs, index, head.weight, head.name, part)
+        return list(frames) if head.old else frames
 
     has_split = _has_split(settings["train_file"])
     frames = frames_of(settings["train_file"], "train" if has_split else None)
@@ -274,12 +408,9 @@ def _has_split(path):
 
 def report(name, frames):
     """One line about a set of frames."""
-    atoms = sum(len(f["atomic_numbers"]) for f in frames)
-    counts = {key: sum(f[key] is not None for f in frames) for key in LABELS}
-    largest = max((float(np.abs(f["forces"]).max()) for f in frames if f["forces"] is not None and len(f["forces"])), default=0.0)
-    kinds = collections.Counter(f["config_type"] for f in frames)
-    labels = ", ".join(f"{n} {key}" for key, n in counts.items() if n)
-    text = f"{name:6} {len(frames)} frames, {atoms} atoms; labels: {labels}; largest force {largest:.3g} eV/A"
+    of_all = summary(frames)
+    kinds, labels = of_all.kinds, ", ".join(f"{n} {key}" for key, n in of_all.counts.items() if n)
+    text = f"{name:6} {len(frames)} frames, {of_all.atoms} atoms; labels: {labels}; largest force {of_all.largest:.3g} eV/A"
     if set(kinds) != {"Default"}:
         text += "; " + ", ".join(f"{kind}: {n}" for kind, n in sorted(kinds.items())[:8])
     return text

@@ -7,32 +7,64 @@ import numpy as np
 LABELS = ("energy", "forces", "stress", "virials")
 
 
+SUMS = 4  # numbers, squares and magnitudes of errors, squares of labels
+MANY_FRAMES = 10_000  # for a picture
+
+
+def predictions(engine, model, dataset, frames, batch_size):
+    """(frame, energy, forces, stress, virials) for each of `frames`, those of `dataset`; predicted a few batches at a time."""
+    piece = max(1, 256 // batch_size) * batch_size
+    for first in range(0, len(frames), piece):
+        energy, forces, stress, virials = engine.predict(model, dataset, batch_size, first, first + piece)
+        row = 0
+        for k in range(len(energy)):
+            frame = frames[first + k]
+            size = len(frame["atomic_numbers"])
+            yield frame, energy[k], forces[row:row + size], stress[k], virials[k]
+            row += size
+
+
+class Errors:
+    """Sums of the errors of a set for each config_type (`head: config_type` if there are heads), and what pictures show: predictions and labels
+    of all frames, or of one in so many.
+    """
+
+    def __init__(self):
+        self.sums = {}  # {config_type: {label: array of SUMS}}
+        self.points = {what: ([], []) for what in LABELS}
+
+    def add(self, what, kind, predicted, reference, shown):
+        predicted, reference = np.ravel(predicted), np.ravel(reference)
+        difference = predicted - reference
+        sums = self.sums.setdefault(kind, {label: np.zeros(SUMS) for label in LABELS})
+        sums[what] += (difference.size, difference @ difference, np.abs(difference).sum(), reference @ reference)
+        if shown:
+            self.points[what][0].append(predicted)
+            self.points[what][1].append(reference)
+
+    def rmse(self, what):
+        count, squares = (sum(sums[what][k] for sums in self.sums.values()) for k in (0, 1))
+        return (squares / count) ** 0.5
+
+
 def collect(engine, model, dataset, frames, batch_size, heads=("Default",)):
-    """Labels and predictions of a set: a dict of arrays, `*_ref` and `*`, with the config_type of each entry (`head: config_type` if there are heads)."""
-    energy, forces, stress, virials = engine.predict(model, dataset, batch_size)
-    columns = {f"{what}{suffix}": [] for what in LABELS for suffix in ("", "_ref", "_type")}
-    row = 0
-    for k, frame in enumerate(frames):
+    """Errors of a model on a set."""
+    result, every = Errors(), 1 + len(frames) // MANY_FRAMES
+    for number, (frame, energy, forces, stress, virials) in enumerate(predictions(engine, model, dataset, frames, batch_size)):
         size, kind = len(frame["atomic_numbers"]), frame["config_type"]
         _, energy_weight, forces_weight, stress_weight, virials_weight = frame["weights"]
         if len(heads) > 1:
             kind = f"{heads[frame['head']]}: {kind}"
+        shown = number % every == 0
         if frame["energy"] is not None and energy_weight > 0:
-            _append(columns, "energy", [energy[k] / size], [frame["energy"] / size], kind)
+            result.add("energy", kind, energy / size, frame["energy"] / size, shown)
         if frame["forces"] is not None and forces_weight > 0:
-            _append(columns, "forces", forces[row:row + size].ravel(), np.asarray(frame["forces"]).ravel(), kind)
+            result.add("forces", kind, forces, frame["forces"], shown)
         if frame["stress"] is not None and stress_weight > 0:
-            _append(columns, "stress", stress[k].ravel(), np.asarray(frame["stress"]).ravel(), kind)
+            result.add("stress", kind, stress, frame["stress"], shown)
         if frame["virials"] is not None and virials_weight > 0:
-            _append(columns, "virials", virials[k].ravel() / size, np.asarray(frame["virials"]).ravel() / size, kind)
-        row += size
-    return {key: np.concatenate(parts) if parts else np.zeros(0) for key, parts in columns.items()}
-
-
-def _append(columns, what, values, reference, kind):
-    columns[what].append(np.asarray(values))
-    columns[f"{what}_ref"].append(np.asarray(reference))
-    columns[f"{what}_type"].append(np.full(len(reference), kind, dtype=object))
+            result.add("virials", kind, virials / size, frame["virials"] / size, shown)
+    return result
 
 
 def summarise(collected):
@@ -40,28 +72,20 @@ def summarise(collected):
 
     In meV and Angstrom, percent for the relative force error; None without labels.
     """
-    kinds = sorted(set(collected["energy_type"]) | set(collected["forces_type"]))
+    kinds = sorted(kind for kind, sums in collected.sums.items() if sums["energy"][0] or sums["forces"][0])
     heads = sorted({kind.partition(": ")[0] for kind in kinds if ": " in kind})
     result = {}
     for kind in [*kinds, *heads, "all"]:
         entry = {}
-
-        def chosen(what):
-            types = collected[f"{what}_type"]
-            if kind in heads:
-                return np.array([t.startswith(f"{kind}: ") for t in types], bool)
-            return np.ones(len(types), bool) if kind == "all" else types == kind
-
+        chosen = [sums for name, sums in sorted(collected.sums.items()) if kind == "all" or (name.startswith(f"{kind}: ") if kind in heads else name == kind)]
         for what in LABELS:
-            mask = chosen(what)
-            reference = collected[f"{what}_ref"][mask]
-            difference = collected[what][mask] - reference
-            entry[f"{what}_rmse"] = 1000 * float(np.sqrt(np.mean(difference**2))) if difference.size else None
-            entry[f"{what}_mae"] = 1000 * float(np.mean(np.abs(difference))) if difference.size else None
+            count, squares, magnitudes, reference_squares = sum((sums[what] for sums in chosen), np.zeros(SUMS)).tolist()
+            entry[f"{what}_rmse"] = 1000 * (squares / count) ** 0.5 if count else None
+            entry[f"{what}_mae"] = 1000 * magnitudes / count if count else None
             if what == "forces":
-                size = float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0
-                entry["forces_relative"] = entry["forces_rmse"] / (10 * (size + 1e-9)) if difference.size else None
-        entry["frames"] = int(np.sum(chosen("energy")))
+                size = (reference_squares / count) ** 0.5 if count else 0.0
+                entry["forces_relative"] = entry["forces_rmse"] / (10 * (size + 1e-9)) if count else None
+        entry["frames"] = int(sum(sums["energy"][0] for sums in chosen))
         result[kind] = entry
     return result
 

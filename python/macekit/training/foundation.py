@@ -12,12 +12,12 @@ from . import data, errors
 from .config import BrokenFile, ConfigError
 
 
-def open_potential(core, path, dtype):
+def open_potential(core, path, dtype, device):
     """A .mace file, or a mace-torch .model, as a model that can be trained."""
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
     if path.endswith(".mace"):
-        return core.Model.load(path, dtype)
+        return core.Model.load(path, dtype, device)
     from macekit.mace_torch import ConversionError, convert_to_potential
 
     with tempfile.TemporaryDirectory() as folder:
@@ -26,7 +26,7 @@ def open_potential(core, path, dtype):
             convert_to_potential(path).save(target)
         except ConversionError as error:
             raise BrokenFile(str(error)) from error
-        return core.Model.load(target, dtype)
+        return core.Model.load(target, dtype, device)
 
 
 def choose_head(model, config):
@@ -83,7 +83,7 @@ def features(model, frames):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "foundation.mace")
         model.save(path, "{}")
-        evaluator = core.Evaluator(core.Potential.load(path), "float64")
+        evaluator = core.Evaluator(core.Potential.load(path), "float64", "cpu")  # what is chosen does not depend on the device
     hyper = json.loads(model.hyperparameters)
     rows = []
     for frame in frames:

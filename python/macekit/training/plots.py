@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Pictures of a training: the curve and the parity plots."""
 
-import json
-
 import numpy as np
+
+from .progress import read_log
 
 
 def _pyplot():
@@ -15,25 +15,20 @@ def _pyplot():
     return Figure
 
 
-def read_log(path):
-    """Validation records of a JSON-lines log, by epoch; where a restart repeated an epoch, the later record counts."""
+def validations(path):
+    """Validation records of a log, by epoch; where a restart repeated an epoch, the later record counts."""
     epochs = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # a line cut off by a kill
-                continue
-            if record.get("kind") == "start":
-                epochs = {}
-            if record.get("kind") == "validation" and record["epoch"] >= 0:
-                epochs[record["epoch"]] = record
+    for record in read_log(path):
+        if record.get("kind") == "start":
+            epochs = {}
+        if record.get("kind") == "validation" and record["epoch"] >= 0:
+            epochs[record["epoch"]] = record
     return [epochs[e] for e in sorted(epochs)]
 
 
 def curve(log, path, stage_two_epoch=None):
     """Loss and validation errors against the epoch."""
-    records = read_log(log)
+    records = validations(log)
     if not records:
         return False
     epoch = np.array([r["epoch"] + 1 for r in records])
@@ -57,18 +52,18 @@ def curve(log, path, stage_two_epoch=None):
     return True
 
 
-def parity(collected, path, title):
+def parity(errors, path, title):
     """Predictions against labels, one panel for each kind of label that exists."""
-    panels = [(what, unit) for what, unit in (("energy", "eV/atom"), ("forces", "eV/A"), ("stress", "eV/A$^3$")) if len(collected[what])]
+    panels = [(what, unit) for what, unit in (("energy", "eV/atom"), ("forces", "eV/A"), ("stress", "eV/A$^3$")) if errors.points[what][0]]
     if not panels:
         return False
     figure = _pyplot()(figsize=(3.6 * len(panels), 3.6), layout="constrained")
     for axes, (what, unit) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
-        x, y = collected[f"{what}_ref"], collected[what]
+        y, x = (np.concatenate(pieces) for pieces in errors.points[what])
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
         axes.plot(x, y, ".", markersize=3, alpha=0.5, rasterized=True)
-        rmse = 1000 * float(np.sqrt(np.mean((y - x) ** 2)))
+        rmse = 1000 * errors.rmse(what)
         axes.set(xlabel=f"reference {what}, {unit}", ylabel=f"predicted {what}, {unit}", title=f"{title}: RMSE {rmse:.3g} m{unit}", aspect="equal")
         axes.title.set_size("medium")
     figure.savefig(path, dpi=150)

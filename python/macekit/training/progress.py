@@ -7,6 +7,29 @@ import sys
 import time
 
 
+def read_log(path):
+    """The records of a log, without lines that a kill cut off."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def _balance(report, ranks):
+    """The record of an epoch's bins: how well they were balanced, and the cost model that their times give."""
+    from ..balance import CostModel
+
+    try:
+        cost = json.loads(CostModel.fit(report.pop("loads"), report.pop("seconds")).to_json())
+    except (ValueError, RuntimeError):  # too few bins, or all alike
+        cost = None
+    return report | {"kind": "balance", "ranks": ranks, "cost": cost}
+
+
 class Log:
     """Appends one JSON object a line, each flushed, so that a killed run leaves whole lines."""
 
@@ -62,7 +85,7 @@ class Screen:
             yield
         self._bar = None
 
-    def listener(self, config, log, heads):
+    def listener(self, config, log, heads, ranks):
         """The callback for the engine: feeds log, bar and lines."""
         epochs = config["max_num_epochs"]
         started = time.monotonic()
@@ -70,6 +93,9 @@ class Screen:
 
         def listen(report):
             nonlocal first_step
+            if report["kind"] == "bins":
+                log.write(_balance(report, ranks))
+                return
             log.write(report)
             kind = report["kind"]
             if kind == "step":
@@ -84,7 +110,7 @@ class Screen:
                 self._line(report, epochs, heads)
             elif kind == "stage_two":
                 self.say(f"stage two begins with epoch {report['epoch'] + 1}, lr {report['lr']:g}")
-            elif kind == "warning":
+            elif kind in ("warning", "rollback"):
                 self.warn(report["message"])
 
         return listen

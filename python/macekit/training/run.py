@@ -68,13 +68,18 @@ class _Training:
         self.core, self.config, self.group, self.screen = core, config, group, screen
         for note in config.notes:
             screen.warn(note)
+        self.device = core.device(config["device"])
+        if self.device != "cpu":
+            if config["deterministic"]:
+                raise ConfigError("deterministic: a GPU adds in no fixed order, so the last digits vary; set device: cpu, or leave deterministic out.")
+            screen.say(f"device  {self.device}")
         start = _open_start(core, config, given)
         heads = data.heads_of(config)
         before, elements = _read_all(core, config, heads, start, screen)
         self.names = _head_names(heads, before, config)
         for head, name in zip(heads, self.names):
             head.name = name
-        sets = {name: [f for head in heads for f in head.sets.get(name, [])] for name in ("train", "valid", "test")}
+        sets = {name: data.Joined(head.sets[name] for head in heads if name in head.sets) for name in ("train", "valid", "test")}
         self.sets = {name: frames for name, frames in sets.items() if frames}
         os.makedirs(config["work_dir"], exist_ok=True)
         self.stem = os.path.join(config["work_dir"], config["name"])
@@ -94,7 +99,7 @@ class _Training:
         self.old = core.find_checkpoints(self.folder, config["name"])
         if self.old and config["restart"] is None and not config["dry_run"]:
             raise ConfigError(f"{self.folder} holds checkpoints of an earlier training named {config['name']}. --restart auto continues it, --restart no deletes them.")
-        self.visited = [f for head in heads for f in head.sets["train"] * (1 if head.old else times)]
+        self.visited = data.Joined(head.sets["train"] for head in heads for _ in range(1 if head.old else times))
         self.visited_set = self.datasets["train"] if times == 1 else data.make_dataset(core, self.visited, elements, config["r_max"])
 
     def _make_trainer(self):
@@ -107,6 +112,9 @@ class _Training:
         """What a rank other than the first has to say: only it knows."""
         if report["kind"] == "warning":
             print(f"warning: rank {self.group.rank}: {report['message']}", file=sys.stderr)
+
+    def _write_bad_batch(self, number, rows):
+        return _write_batch(f"{self.stem}.bad-batch-{number}.extxyz", [self.visited[i] for i in rows])
 
     def run(self):
         core, config, screen, stem = self.core, self.config, self.screen, self.stem
@@ -124,12 +132,18 @@ class _Training:
             return 128 + outcome["signal"] if outcome["kind"] == "interrupted" else 2 if outcome["kind"] == "diverged" else 0
 
         with Log(f"{stem}.log.jsonl", config["log_steps"]) as log:
-            listener = screen.listener(config, log, self.names)
+            show = screen.listener(config, log, self.names, self.group.size)
+
+            def listener(report):
+                if report["kind"] == "rollback":
+                    report["message"] += self._write_bad_batch(report["num_rollbacks"], report.pop("frames"))
+                show(report)
+
             if config["restart"] == "auto" and ranks.together(self.group, lambda: trainer.restore(listener)):
                 screen.say(f"continuing from step {trainer.num_steps}, epoch {trainer.epoch}")
-                log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch, "ranks": self.group.size})
+                log.write({"kind": "restart", "num_steps": trainer.num_steps, "epoch": trainer.epoch, "ranks": self.group.size, "device": self.device})
             else:
-                log.write({"kind": "start", "config": config, "model": self.facts, "plan": self.plan, "ranks": self.group.size})
+                log.write({"kind": "start", "config": config, "model": self.facts, "plan": self.plan, "ranks": self.group.size, "device": self.device})
             _write_config(f"{stem}.config.yaml", config)
             with screen.bar(config, trainer):
                 outcome = trainer.fit(listener)
@@ -138,7 +152,7 @@ class _Training:
             print(f"macekit train: {outcome['message']} Continue with --restart auto.", file=sys.stderr)
             return 128 + outcome["signal"]
         if outcome["kind"] == "diverged":
-            where = _write_batch(f"{stem}.bad-batch.extxyz", [self.visited[i] for i in outcome["frames"]])
+            where = self._write_bad_batch(trainer.num_rollbacks + 1, outcome["frames"])
             print(f"macekit train: {outcome['message']}{where} Look for wrong labels{' in it' if where else ''}, or try a smaller lr.", file=sys.stderr)
             return 2
         if outcome["message"]:
@@ -160,13 +174,13 @@ def _identity(config):
 def _open_start(core, config, given):
     """The potential to start from, or None."""
     if config["foundation_model"]:
-        return foundation.open_potential(core, config["foundation_model"], config["default_dtype"])
+        return foundation.open_potential(core, config["foundation_model"], config["default_dtype"], config["device"])
     if not config["initial_potential"]:
         return None
     model_keys = {key.name for key in configuration.GROUPS["Model"]} - {"initial_potential"}
     for key in sorted(given & model_keys):
         raise ConfigError(f"{key} is given together with initial_potential, which already fixes it. Remove one of the two.")
-    return foundation.open_potential(core, config["initial_potential"], config["default_dtype"])
+    return foundation.open_potential(core, config["initial_potential"], config["default_dtype"], config["device"])
 
 
 def _inputs(config, start):
@@ -209,7 +223,7 @@ def _read_all(core, config, heads, start, screen):
                 foundation.pseudolabel(core, before, data.make_dataset(core, one, elements, config["r_max"]), frames, config)
         for name, frames in head.sets.items():
             screen.say(data.report(f"{head.name} {name}" if len(heads) > 1 else name, frames))
-    for problem in problems:
+    for problem in [*problems, *data.counted_anew(heads, config["r_max"])]:
         screen.warn(problem)
     return before, elements
 
@@ -227,8 +241,7 @@ def _head_names(heads, before, config):
         heads.sort(key=lambda head: known.index(head.name))
         for index, head in enumerate(heads):
             for frames in head.sets.values():
-                for frame in frames:
-                    frame["head"] = index
+                data.put_in_head(frames, index)
         return known
     return [head.name or "Default" for head in heads]
 
@@ -259,19 +272,18 @@ def _make_model(core, config, heads, names, train_set, elements, before, screen)
         old = before.constants["atomic_energies"]
         wrong = None
         if any(_is_estimated(head) for head in heads):
-            energy = core.predict(model, train_set, config["valid_batch_size"])[0]
-            frames = [f for head in heads for f in head.sets["train"]]
-            wrong = [(f, f["energy"] - e) for f, e in zip(frames, energy) if f["energy"] is not None]
+            frames = data.Joined(head.sets["train"] for head in heads)
+            wrong = [(frame["head"], [int(np.sum(np.asarray(frame["atomic_numbers"]) == z)) for z in elements], frame["energy"] - energy)
+                     for frame, energy, *_ in errors.predictions(core, model, train_set, frames, config["valid_batch_size"]) if frame["energy"] is not None]
         energies, origins = [], []
         for index, head in enumerate(heads):
             if head.settings["E0s"] == "foundation":
                 values, origin = old, "of the foundation model"
             elif _is_estimated(head):
-                own = [(f, e) for f, e in wrong if f["head"] == index]
+                own = [(counts, error) for of, counts, error in wrong if of == index]
                 if not own:
                     raise ConfigError(f"E0s: head {head.name} has no energies from which to estimate them. Give E0s, or E0s: foundation.")
-                counts = [[int(np.sum(np.asarray(f["atomic_numbers"]) == z)) for z in elements] for f, _ in own]
-                values, origin = foundation.estimated_energies([e for _, e in own], counts, old), "estimated from the foundation model's errors"
+                values, origin = foundation.estimated_energies([error for _, error in own], [counts for counts, _ in own], old), "estimated from the foundation model's errors"
             else:
                 values, origin = _atomic_energies(core, head, index, train_set, elements, old)
             energies += values
@@ -300,7 +312,7 @@ def _make_model(core, config, heads, names, train_set, elements, before, screen)
             energies += values
             origins.append(origin)
         hyperparameters = configuration.hyperparameters(config, elements, names, neighbors)
-        model = core.Model.new(hyperparameters, energies, scales, shifts, config["seed"], config["default_dtype"])
+        model = core.Model.new(hyperparameters, energies, scales, shifts, config["seed"], config["default_dtype"], config["device"])
     constants, hyper = model.constants, json.loads(model.hyperparameters)
     n = len(elements)
     for index, (name, origin) in enumerate(zip(names, origins)):

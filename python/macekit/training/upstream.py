@@ -5,19 +5,20 @@ Options that are keys of config.py under their own name and meaning are listed i
 for the values that macekit acts on anyway (ONLY), accepted without effect (NO_EFFECT), or refused (the sentences of ONLY).
 """
 
-SAME = """name seed work_dir default_dtype plot error_table model r_max radial_type num_cutoff_basis num_radial_basis pair_repulsion distance_transform
+SAME = """name seed work_dir default_dtype device plot error_table model r_max radial_type num_cutoff_basis num_radial_basis pair_repulsion distance_transform
 apply_cutoff use_last_readout_only use_embedding_readout interaction interaction_first max_ell correlation use_reduced_cg use_agnostic_product num_interactions
 MLP_irreps radial_MLP hidden_irreps edge_irreps use_edge_irreps_first num_channels max_L gate scaling avg_num_neighbors train_file valid_file valid_fraction
 test_file atomic_numbers mean std E0s pseudolabel_replay pseudolabel_replay_compute_stress heads multiheads_finetuning foundation_head weight_pt_head
 real_pt_data_ratio_threshold num_samples_pt subselect_pt filter_type_pt pt_train_file pt_valid_file foundation_model_elements keep_isolated_atoms lora lora_rank
 lora_alpha energy_key forces_key virials_key stress_key embedding_specs total_spin_key total_charge_key elec_temp_key loss forces_weight energy_weight
-virials_weight stress_weight config_type_weights huber_delta optimizer beta beta1_schedulefree beta2_schedulefree batch_size valid_batch_size lr weight_decay
+virials_weight stress_weight config_type_weights huber_delta optimizer beta beta1_schedulefree beta2_schedulefree batch_size valid_batch_size num_workers lr weight_decay
 lr_params_factors freeze amsgrad scheduler lr_factor scheduler_patience lr_scheduler_gamma ema ema_decay max_num_epochs patience foundation_model eval_interval
 clip_grad dry_run stage_two start_stage_two stage_two_lr stage_two_energy_weight stage_two_forces_weight stage_two_stress_weight
 stage_two_virials_weight""".split()
 
 # What is the same up to a default or a rule: shown in the table.
 DIFFERENCES = {
+    "device": "auto (the default), cpu or gpu; `cuda` means gpu",
     "model": "MACE or ScaleShiftMACE; MACE means, as there, shift 0 and a first block without residual",
     "interaction_first": "with `model: MACE` a first block with residual is refused, where mace-torch replaces it without a word",
     "avg_num_neighbors": "a value that you give is used; without one it is counted on the whole training set",
@@ -33,7 +34,7 @@ DIFFERENCES = {
     "weight_pt_head": "acts in every loss", "stage_two": "keeps the kind of the loss; the averages are those of `ema`",
     "error_table": "PerAtomRMSE, PerAtomMAE; with `stressvirials` appended the same, as stress is shown where there is any",
     "optimizer": "adam, adamw, schedulefree", "clip_grad": "None or 0: no limit", "dry_run": "prints data, model and plan, then stops",
-    "elec_temp_key": "for an embedding named elec_temp", "test_file": "errors for each head and config_type", "lr_params_factors": "also in stage two",
+    "num_workers": "threads, default 1", "elec_temp_key": "for an embedding named elec_temp", "test_file": "errors for each head and config_type", "lr_params_factors": "also in stage two",
 }
 RENAMED = {
     "swa": "stage_two", "start_swa": "start_stage_two", "swa_lr": "stage_two_lr", "swa_energy_weight": "stage_two_energy_weight",
@@ -49,7 +50,7 @@ FAST = "macekit has kernels of its own; leave it out"
 # name: (values that mean what macekit does, sentence for all others)
 ONLY = {
     "log_dir": ((None,), FOLDER), "model_dir": ((None,), FOLDER), "checkpoints_dir": ((None,), FOLDER), "results_dir": ((None,), FOLDER),
-    "downloads_dir": ((None,), "nothing is downloaded"), "device": (("cpu",), "training runs on the CPU"),
+    "downloads_dir": ((None,), "nothing is downloaded"),
     "distributed": ((False,), PARALLEL), "launcher": (("slurm", "none"), PARALLEL),
     "plot_frequency": ((0,), "pictures are drawn at the end"), "plot_interaction_e": ((False,), "the parity plots show energies per atom"),
     "use_so3": ((False,), "with use_so3 the features of odd l are zero for mace-torch's hidden irreps; macekit runs such models and trains none anew"),
@@ -84,7 +85,7 @@ ONLY = {
 }
 # name: why it has no effect
 NO_EFFECT = {
-    "log_level": "everything is in NAME.log.jsonl", "num_workers": "neighbour lists are built once, at the start", "pin_memory": "training runs on the CPU",
+    "log_level": "everything is in NAME.log.jsonl", "pin_memory": "training runs on the CPU",
     "save_cpu": "a .mace file belongs to no device", "skip_evaluate_heads": "all heads are evaluated: the old head's errors are the receipt of a fine-tuning",
     "wandb_log_hypers": WANDB,
 }

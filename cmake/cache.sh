@@ -1,0 +1,2 @@
+# For `source`: the folder that outlives builds.
+cache=${MACEKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/macekit}
