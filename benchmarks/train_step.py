@@ -51,8 +51,8 @@ def main():
         pythons = {"macekit": sys.executable, "mace-torch": os.environ["MACEKIT_PEER_PYTHON"]}
         workers = {code: compare.Worker(python, __file__, {**options, "code": code}, args.threads) for code, python in pythons.items()}
         rows.append((f"{args.channels} ch, L={args.max_L}, {'stress, ' if args.stress else ''}{dtype}", compare.interleave(workers)))
-        for worker in workers.values():
-            worker.close()
+        for process in workers.values():
+            process.close()
     compare.table(rows)
 
 
