@@ -28,16 +28,6 @@ constexpr std::size_t bucket_size = std::size_t(1) << 18;  // numbers: large eno
 template <class T>
 constexpr double table_tolerance = sizeof(T) == 8 ? 1e-10 : 1e-6;
 
-// A program and what runs it, on plain and on dual numbers.
-template <class T>
-struct Machine {
-  Machine(Program p, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend)
-      : program(std::move(p)), plain(program, weights, constants, backend), dual(program, weights, constants, backend) {}
-  Program program;
-  Executor<T> plain;
-  Executor<Dual<T>> dual;
-};
-
 // For each tensor the number of adjoint steps after which its gradient is final.
 template <class N>
 std::map<std::string, int> completion(const Program& program, const Executor<N>& executor) {
@@ -53,6 +43,17 @@ std::map<std::string, int> completion(const Program& program, const Executor<N>&
   }
   return after;
 }
+
+// A program and what runs it, on plain and on dual numbers.
+template <class T>
+struct Machine {
+  Machine(Program p, const PackedWeights<T>& weights, const ExecutorConstants& constants, Backend backend)
+      : program(std::move(p)), plain(program, weights, constants, backend), dual(program, weights, constants, backend), after(completion(program, dual)) {}
+  Program program;
+  Executor<T> plain;
+  Executor<Dual<T>> dual;
+  std::map<std::string, int> after;
+};
 
 template <class T>
 class DifferentiableOf final : public Differentiable {
@@ -145,7 +146,7 @@ class DifferentiableOf final : public Differentiable {
     stale_ = true;
   }
   void make_buckets() {
-    const std::map<std::string, int> after = completion(program_, machine(0)->dual);
+    const std::map<std::string, int>& after = machine(0)->after;
     std::vector<int> order(parameters_.size());
     std::iota(order.begin(), order.end(), 0);
     const auto done = [&](int index) { return after.count(parameters_[index].name) ? after.at(parameters_[index].name) : 0; };
@@ -164,7 +165,7 @@ class DifferentiableOf final : public Differentiable {
     std::vector<double> seed(graph.num_nodes);
     for (int i = 0; i < graph.num_nodes; ++i) seed[i] = energy_seed[graph.graph_of ? graph.graph_of[i] : 0];
     for (std::size_t k = 0; k < gradient.size(); ++k) std::fill_n(gradient[k], values_[k].size(), S(0));
-    const std::map<std::string, int> after = completion(machine_->program, machine_->dual);
+    const std::map<std::string, int>& after = machine_->after;
     int num_steps = 0;
     std::size_t next = 0;  // bucket
     const auto finish = [&](bool all) {
