@@ -34,10 +34,17 @@ struct Column {
   long first;
   int width;
   template <class T>
-  KOKKOS_FUNCTION Column(const TabulatedConvolutionArgs<Dual<T>>& a, int path, int c) {
-    const int begin = c / RadialTable<T>::tile * RadialTable<T>::tile;
-    width = tile_width<T>(a.channels, begin);
-    first = tile_offset(begin, width, path, a.tables.num_paths, a.radial.num_knots) + (c - begin);
+  KOKKOS_FUNCTION static Column of(int channels, int num_paths, int num_knots, int path, int c) {
+    const int begin = c / RadialTable<T>::tile * RadialTable<T>::tile, width = tile_width<T>(channels, begin);
+    return {tile_offset(begin, width, path, num_paths, num_knots) + (c - begin), width};
+  }
+  template <class T>
+  KOKKOS_FUNCTION static Column of(const TabulatedConvolutionArgs<Dual<T>>& a, int path, int c) {
+    return of<T>(a.channels, a.tables.num_paths, a.radial.num_knots, path, c);
+  }
+  template <class T>
+  KOKKOS_FUNCTION static Column of(const TabulateArgs<T>& a, int column) {
+    return of<T>(a.channels, a.num_paths, a.num_knots, column / a.channels, column % a.channels);
   }
 };
 template <class T>
@@ -72,7 +79,7 @@ struct Forward {
   template <int D1, int D3>
   KOKKOS_FUNCTION void messages(const ConvolutionPaths::Path& path, int p, int c, int e0, int n, const Chunk<T>& chunk, T* A) const {
     const long row = 2L * a.channels;
-    const Column column(a, p, c);
+    const Column column = Column::of(a, p, c);
     N sum[D3];
     for (int mo = 0; mo < D3; ++mo) sum[mo] = zero<N>();
     for (int k = 0; k < n; ++k)
@@ -107,7 +114,7 @@ struct Adjoint {
     const TabulatedConvolutionArgs<N>& a = args.forward;
     const ConvolutionView& t = a.tables;
     const long row = 2L * a.channels;
-    const Column column(a, p, c);
+    const Column column = Column::of(a, p, c);
     const T* A_bar = args.A_bar + (static_cast<long>(i) * t.num_out + path.out_offset) * row + c;
     for (int k = 0; k < n; ++k) {
       const long u_at = (static_cast<long>(a.graph.sender[e0 + k]) * t.in_components + path.l1 * path.l1) * row + c;
@@ -131,20 +138,13 @@ struct Tabulate {  // one coefficient
   TabulateArgs<T> a;
   KOKKOS_FUNCTION void operator()(long index) const {
     const long columns = static_cast<long>(a.num_paths) * a.channels;
-    const int knot = static_cast<int>(index / columns), column = static_cast<int>(index % columns), c = column % a.channels;
-    const int begin = c / RadialTable<T>::tile * RadialTable<T>::tile, width = tile_width<T>(a.channels, begin);
+    const int knot = static_cast<int>(index / columns), column = static_cast<int>(index % columns);
+    const Column place = Column::of(a, column);
     T sum = 0;
     for (int q = 0; q < a.hidden_width; ++q) sum += a.hidden[static_cast<long>(knot) * a.hidden_width + q] * a.weight[q * columns + column];
-    a.table[tile_offset(begin, width, column / a.channels, a.num_paths, a.num_knots) + static_cast<long>(knot) * width + c - begin] = sum;
+    a.table[place.first + static_cast<long>(knot) * place.width] = sum;
   }
 };
-// Of column `column`, knot 0.
-template <class T>
-KOKKOS_FUNCTION const T* coefficients(const TabulateArgs<T>& a, const T* table, int column, int& width) {
-  const int c = column % a.channels, begin = c / RadialTable<T>::tile * RadialTable<T>::tile;
-  width = tile_width<T>(a.channels, begin);
-  return table + tile_offset(begin, width, column / a.channels, a.num_paths, a.num_knots) + c - begin;
-}
 template <class T>
 struct HiddenAdjoint {  // one hidden unit at one knot
   TabulateAdjointArgs<T> args;
@@ -153,9 +153,8 @@ struct HiddenAdjoint {  // one hidden unit at one knot
     const int knot = static_cast<int>(index / a.hidden_width), q = static_cast<int>(index % a.hidden_width);
     T sum = 0;
     for (int column = 0; column < a.num_paths * a.channels; ++column) {
-      int width;
-      const T* at = coefficients(a, args.table_bar, column, width);
-      sum += at[static_cast<long>(knot) * width] * args.weight_transposed[static_cast<long>(column) * a.hidden_width + q];
+      const Column place = Column::of(a, column);
+      sum += args.table_bar[place.first + static_cast<long>(knot) * place.width] * args.weight_transposed[static_cast<long>(column) * a.hidden_width + q];
     }
     args.hidden_bar[index] += sum;
   }
@@ -166,10 +165,9 @@ struct WeightAdjoint {  // one weight
   KOKKOS_FUNCTION void operator()(long index) const {
     const TabulateArgs<T>& a = args.forward;
     const int columns = a.num_paths * a.channels, q = static_cast<int>(index / columns), column = static_cast<int>(index % columns);
-    int width;
-    const T* at = coefficients(a, args.table_bar, column, width);
+    const Column place = Column::of(a, column);
     T sum = 0;
-    for (int knot = 0; knot < a.num_knots; ++knot) sum += at[static_cast<long>(knot) * width] * a.hidden[static_cast<long>(knot) * a.hidden_width + q];
+    for (int knot = 0; knot < a.num_knots; ++knot) sum += args.table_bar[place.first + static_cast<long>(knot) * place.width] * a.hidden[static_cast<long>(knot) * a.hidden_width + q];
     args.weight_bar[index] += sum;
   }
 };
