@@ -125,6 +125,7 @@ void run(const Potential& potential, Precision precision, Radial radial, std::ve
   std::string bins;
   for (const int atoms : sizes)
     for (const bool crystalline : {true, false}) {
+      if (crystalline && atoms < 64) continue;
       const GraphData data = crystalline ? crystals(atoms, r_max) : clusters(atoms, r_max);
       const Graph graph = data.view();
       const double N = graph.num_nodes, us = 1e6 / N;

@@ -15,7 +15,7 @@ namespace {
 // Atoms whose last layer is evaluated together: enough to occupy all threads, little memory.
 int block_atoms(Backend backend) { return backend == Backend::simd ? 64 * num_parts() : portable_is_gpu() ? 1 << 15 : 64; }
 // Bytes in which the portable kernels hold the radial networks of edges.
-std::size_t workspace_bytes() { return portable_is_gpu() ? std::size_t(256) << 20 : std::size_t(1) << 16; }
+std::size_t workspace_bytes() { return portable_is_gpu() ? std::size_t(256) << 20 : std::size_t(1) << 20; }
 }  // namespace
 
 template <class T>
