@@ -63,7 +63,7 @@ def main():
     parser.add_argument("--max-L", type=int, default=1, dest="max_L")
     parser.add_argument("--r-max", type=float, default=5.0, dest="r_max")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="auto", help="of macekit: auto, cpu or gpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu or gpu; mace-torch takes auto as cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--worker", type=json.loads)
     args = parser.parse_args()

@@ -2,9 +2,11 @@
 """One optimiser step (batch assembly, energies, forces, gradient, Adam with AMSGrad, clipping, EMA): macekit against mace-torch's
 eager step, same data, same architecture, same cores, in turns.
 
-    python benchmarks/train_step.py STRUCTURES.extxyz [--channels 64] [--max-L 1] [--batch 10] [--stress] [--threads 2]
+    python benchmarks/train_step.py STRUCTURES.extxyz [--channels 64] [--max-L 1] [--batch 10] [--stress] [--threads 2] [--device gpu]
+        [--peers mace-torch cuequivariance]
 
-STRUCTURES need REF_energy and REF_forces, with --stress REF_stress too. MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env` sets it).
+Ratios are to the last peer; cuequivariance is mace-torch with NVIDIA's kernels and needs a GPU. STRUCTURES need REF_energy and REF_forces, with
+--stress REF_stress too. MACEKIT_PEER_PYTHON is the Python that has mace-torch (`make env` sets it).
 """
 
 import argparse
@@ -37,20 +39,23 @@ def main():
     parser.add_argument("--max-L", type=int, default=1, dest="max_L")
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--stress", action="store_true")
-    parser.add_argument("--device", default="cpu", help="of macekit: cpu or gpu")
+    parser.add_argument("--device", default="cpu", help="cpu or gpu")
+    parser.add_argument("--peers", nargs="+", choices=("mace-torch", "cuequivariance"), default=["mace-torch"])
     parser.add_argument("--r-max", type=float, default=5.0, dest="r_max")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--worker", type=json.loads)
     args = parser.parse_args()
     if args.worker:
         return worker(args.worker)
     rows = []
-    for dtype in ("float32", "float64"):
+    for dtype in args.dtypes:
         options = {**vars(args), "dtype": dtype}
         options.pop("worker")
-        pythons = {"macekit": sys.executable, "mace-torch": os.environ["MACEKIT_PEER_PYTHON"]}
+        pythons = {"macekit": sys.executable, **{peer: os.environ["MACEKIT_PEER_PYTHON"] for peer in args.peers}}
         workers = {code: compare.Worker(python, __file__, {**options, "code": code}, args.threads) for code, python in pythons.items()}
-        rows.append((f"{args.channels} ch, L={args.max_L}, {'stress, ' if args.stress else ''}{dtype}", compare.interleave(workers)))
+        rows.append((f"{args.channels} ch, L={args.max_L}, {'stress, ' if args.stress else ''}{dtype}", compare.interleave(workers, rounds=args.rounds)))
         for process in workers.values():
             process.close()
     compare.table(rows)

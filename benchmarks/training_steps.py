@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Optimiser steps (batch assembly, energies, forces, gradient, Adam with AMSGrad, clipping, EMA) of macekit and of mace-torch's eager mode, of one
-architecture, on the same frames: STEPS[code](options, frames) returns step(rows). options["stress"]: a loss with stress, labels REF_stress."""
+architecture, on the same frames: STEPS[code](options, frames) returns step(rows). options["stress"]: a loss with stress, labels REF_stress. options["device"]: cpu or gpu;
+on a GPU, "cuequivariance" is mace-torch with NVIDIA's kernels."""
 
 import json
 
@@ -50,6 +51,12 @@ def mace_torch_step(options, frames):
                                    gate=torch.nn.functional.silu, atomic_energies=np.zeros(len(numbers)), avg_num_neighbors=12.2, atomic_numbers=numbers,
                                    correlation=3, radial_type="bessel", radial_MLP=[64, 64, 64], atomic_inter_scale=1.0, atomic_inter_shift=0.0,
                                    use_reduced_cg=False)
+    device = "cuda" if options["device"] == "gpu" else "cpu"
+    if options["code"] == "cuequivariance":
+        from mace.cli.convert_e3nn_cueq import run as with_cuequivariance
+
+        model = with_cuequivariance(model, device=device)
+    model.to(device)
     keys = data.KeySpecification(info_keys={"energy": "REF_energy"} | ({"stress": "REF_stress"} if options["stress"] else {}), arrays_keys={"forces": "REF_forces"})
     table = tools.AtomicNumberTable(numbers)
     dataset = [data.AtomicData.from_config(data.config_from_atoms(a, key_specification=keys), z_table=table, cutoff=options["r_max"]) for a in frames]
@@ -61,15 +68,17 @@ def mace_torch_step(options, frames):
     ema = ExponentialMovingAverage(model.parameters(), decay=0.99)
 
     def step(rows):
-        batch = torch_geometric.batch.Batch.from_data_list([dataset[i] for i in rows])
+        batch = torch_geometric.batch.Batch.from_data_list([dataset[i] for i in rows]).to(device)
         optimizer.zero_grad(set_to_none=True)
         out = model(batch.to_dict(), training=True, compute_force=True, compute_stress=options["stress"])
         loss_of(pred=out, ref=batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         ema.update()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
 
-STEPS = {"macekit": macekit_step, "mace-torch": mace_torch_step}
+STEPS = {"macekit": macekit_step, "mace-torch": mace_torch_step, "cuequivariance": mace_torch_step}

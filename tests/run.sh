@@ -15,4 +15,4 @@ fi
 export GOMP_SPINCOUNT=1000 KOKKOS_DISABLE_WARNINGS=1
 ctest --test-dir "$build" --output-on-failure --progress -j 2 | tail -n 30
 # A file at a time on each core; files are independent.
-python -m pytest tests -q -x -n "$(nproc)" --dist loadfile "$@"
+python -m pytest tests -q -x -n "$(nproc)" --dist loadfile --durations=25 "$@"
