@@ -158,6 +158,25 @@ def test_stop_on_two_ranks_and_go_on_with_four(core, folder):
     assert steps(log) == steps(folder / "whole" / "w.log.jsonl")
 
 
+def test_a_file_left_behind_by_a_killed_job_misleads_nobody(monkeypatch):
+    """Jobs meet at a file that their launcher's process names, and process numbers come again."""
+    from macekit.training import ranks
+
+    here = ranks.Place("Open MPI", 0, 2, 0, 2)
+    monkeypatch.setenv("PMIX_NAMESPACE", "prterun-host-1@1")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    places = []
+    for began in ("100", "200"):
+        monkeypatch.setattr(ranks, "_start_of", lambda process: began)  # two launchers of one number
+        places.append(ranks._meeting_point(here)["init_method"])
+    assert places[0] != places[1]
+    monkeypatch.undo()
+    with subprocess.Popen(["sleep", "10"]) as later:
+        assert ranks._start_of(later.pid) > "" and ranks._start_of(later.pid) != ranks._start_of(os.getpid())
+        later.kill()
+
+
 def test_torchrun(core, folder):
     assert alone(folder, "config.yaml", "--work_dir", "one", "--deterministic", "true").returncode == 0
     script = folder / "go.py"

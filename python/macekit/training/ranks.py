@@ -95,9 +95,18 @@ def _meeting_point(here):
     if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
         return {"init_method": "env://"}
     if here.local_size == here.size:  # one node: the launcher's process is the parent of all
-        folder = tempfile.gettempdir()
-        return {"init_method": f"file://{folder}/macekit-ranks-{os.getuid()}-{os.getppid()}-{os.environ.get('PMIX_NAMESPACE', '').rpartition('-')[2]}"}
+        job = f"{os.getuid()}-{os.getppid()}-{_start_of(os.getppid())}-{os.environ.get('PMIX_NAMESPACE', '').rpartition('-')[2]}"
+        return {"init_method": f"file://{tempfile.gettempdir()}/macekit-ranks-{job}"}
     if here.launcher == "srun":
         first = subprocess.run(["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True).stdout.split()[0]
         return {"init_method": f"tcp://{first}:{20000 + int(os.environ['SLURM_JOB_ID']) % 20000}"}
     raise ConfigError(f"ranks: {here.size} ranks on several nodes under {here.launcher} need MASTER_ADDR and MASTER_PORT: the first node's name and a free port, the same on all ranks.")
+
+
+def _start_of(process):
+    """When a process began, in ticks since the machine's start: with it, its number is that of no other process, whose file may have been left behind."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
