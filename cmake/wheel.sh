@@ -16,6 +16,8 @@ stage=$build/wheel/stage log=$build/wheel/wheel.log
 rm -rf "$stage" "$build/wheel/raw" "$build/dist"
 mkdir -p "$stage"
 cp -r python/pyproject.toml python/setup.py python/macekit python/macekit_lammps README.md LICENSE "$stage"
+mkdir "$stage/macekit/shipped"
+cp potentials/*.mace "$stage/macekit/shipped"
 find "$stage" -name __pycache__ -prune -exec rm -rf {} +
 cp "$build/wheel/maceplugin.so" "$stage/macekit_lammps"
 export PATH="$tools/bin:$PATH"

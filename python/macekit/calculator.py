@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from . import _core
+from .potentials import load
 from .results import InputReader, has_stress, structure, voigt_stress
+
+HESSIAN_ATOMS = 4000  # evaluated together
 
 
 class MACECalculator(Calculator):
     """ASE calculator of a macekit potential.
 
-    potential: path of a `.mace` file (or a loaded `_core.Potential`).
+    potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded `_core.Potential`.
     precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
     head: name of the head, for potentials with several.
     inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
@@ -24,16 +25,16 @@ class MACECalculator(Calculator):
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included (an embedding read-out adds to the energy alone, as in mace-torch). Stress is given where
     the volume is defined: at least two periodic directions and a full cell; a slab's stress uses the volume of its cell, vacuum
-    included, as ASE defines it.
+    included, as ASE defines it. `stresses` are the shares of atoms; they add up to the stress.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
     nolabel = True
 
     def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None,
                  radial: str = "table", **kwargs):
         super().__init__(**kwargs)
-        self._potential = potential if isinstance(potential, _core.Potential) else _core.Potential.load(os.fspath(potential))
+        self._potential = load(potential)
         self.precision, self.head, self.device, self.radial = precision, head or "", device, radial
         self._potential.head_of(self.head)
         self._inputs = InputReader(self._potential, inputs)
@@ -67,7 +68,7 @@ class MACECalculator(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
-        if "stress" in properties and not has_stress(atoms):
+        if {"stress", "stresses"} & set(properties) and not has_stress(atoms):
             raise PropertyNotImplementedError(
                 f"stress needs a cell with a volume and at least two periodic directions; this structure has pbc {list(map(bool, atoms.pbc))}.")
         out = self._evaluator.compute([self._structure(atoms)], True, False)
@@ -75,6 +76,34 @@ class MACECalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy, "energies": out["node_energy"], "forces": out["forces"]}
         if has_stress(atoms):
             self.results["stress"] = voigt_stress(out["virial"][0], atoms.get_volume())
+            self.results["stresses"] = voigt_stress((out["node_virial"] + out["node_virial"].transpose(0, 2, 1)) / 2, atoms.get_volume())
+
+    def get_hessian(self, atoms=None, indices=None, step: float = 0.005) -> np.ndarray:
+        """[3 n, N, 3] second derivatives of the energy in eV/A^2 with respect to the n atoms `indices` (all: [3 N, N, 3], symmetric) and all N atoms.
+
+        Forces at four displacements of each coordinate, `step` and twice that (A), evaluated in batches: the error is of fourth order in the step.
+        """
+        atoms = atoms if atoms is not None else self.atoms
+        indices = list(range(len(atoms)) if indices is None else indices)
+        offsets, weights = step * np.array([-2, -1, 1, 2]), np.array([1, -8, 8, -1]) / (12 * step)
+        displaced = []
+        for i in indices:
+            for x in range(3):
+                for offset in offsets:
+                    moved = atoms.copy()
+                    moved.positions[i, x] += offset
+                    displaced.append(self._structure(moved))
+        forces, chunk = [], max(1, HESSIAN_ATOMS // len(atoms))
+        for begin in range(0, len(displaced), chunk):
+            forces.append(self._evaluator.compute(displaced[begin:begin + chunk], True, False)["forces"])
+        hessian = -np.einsum("kwna,w->kna", np.concatenate(forces).reshape(3 * len(indices), 4, len(atoms), 3), weights)
+        if indices == list(range(len(atoms))):
+            square = hessian.reshape(3 * len(atoms), 3 * len(atoms))
+            hessian = ((square + square.T) / 2).reshape(hessian.shape)
+        return hessian
+
+    def get_charges(self, atoms=None):
+        raise PropertyNotImplementedError("a MACE energy has no partial charges; a model that predicts them is needed.")
 
     def get_descriptors(self, atoms=None) -> np.ndarray:
         """[N, columns] node features of all layers, concatenated in mace-torch's order."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from . import _core
+from .potentials import load
 from .results import InputReader, has_stress, structure, voigt_stress
 
 
@@ -35,14 +35,13 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
              device: str = "auto", radial: str = "table") -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
-    potential: path or loaded potential. head: a name for all structures, or a list with one name (or None) each.
+    potential: path, name of a shipped potential, or loaded potential. head: a name for all structures, or a list with one name (or None) each.
     batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
     Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
     device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu". radial: as for MACECalculator.
     """
     structures = list(structures)
-    if not isinstance(potential, _core.Potential):
-        potential = _core.Potential.load(os.fspath(potential))
+    potential = load(potential)
     heads = [h or "" for h in head] if isinstance(head, (list, tuple)) else [head or ""] * len(structures)
     if len(heads) != len(structures):
         raise ValueError(f"evaluate: {len(heads)} heads for {len(structures)} structures.")

@@ -53,6 +53,6 @@ def has_stress(atoms) -> bool:
 
 
 def voigt_stress(virial: np.ndarray, volume: float) -> np.ndarray:
-    """virial = -dE/dstrain [3,3], eV -> stress xx yy zz yz xz xy in eV/A^3, positive under tension."""
+    """virial = -dE/dstrain [..,3,3], eV -> stress [..,6] xx yy zz yz xz xy in eV/A^3, positive under tension."""
     s = -virial / volume
-    return np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+    return np.stack([s[..., 0, 0], s[..., 1, 1], s[..., 2, 2], s[..., 1, 2], s[..., 0, 2], s[..., 0, 1]], axis=-1)

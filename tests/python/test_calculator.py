@@ -233,3 +233,27 @@ def test_wrong_structures_get_a_sentence(tiny_potential):
         atoms.calc = MACECalculator(tiny_potential)
         with pytest.raises(ValueError, match=part):
             atoms.get_potential_energy()
+
+
+def test_hessian_and_per_atom_stress(tiny_potential):
+    atoms = ase.build.bulk("Si", "diamond", a=5.3, cubic=True)
+    atoms.rattle(0.1, seed=3)
+    calculator = MACECalculator(tiny_potential)
+    atoms.calc = calculator
+    hessian = calculator.get_hessian(atoms)
+    square = hessian.reshape(24, 24)
+    assert hessian.shape == (24, 8, 3) and np.array_equal(square, square.T)
+    assert np.abs(hessian.sum(axis=1)).max() < 1e-6  # moving everything costs nothing
+    generator = np.random.default_rng(0)
+    direction = generator.normal(size=(8, 3))
+    slopes = []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions += sign * 1e-4 * direction
+        moved.calc = calculator
+        slopes.append(moved.get_forces())
+    assert np.abs((square @ direction.ravel()).reshape(8, 3) + (slopes[0] - slopes[1]) / 2e-4).max() < 1e-5
+    assert np.abs(calculator.get_hessian(atoms, indices=[2, 5]).reshape(2, 3, 8, 3) - hessian.reshape(8, 3, 8, 3)[[2, 5]]).max() < 1e-6
+    assert np.abs(atoms.get_stresses().sum(axis=0) - atoms.get_stress()).max() < 1e-12
+    with pytest.raises(NotImplementedError, match="no partial charges"):
+        atoms.get_charges()

@@ -217,3 +217,13 @@ def test_help_lists_every_key(capsys):
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in config.KEYS)
+
+
+def test_a_committee_in_one_command(core, folder):
+    train = lambda *options: macekit_train("config.yaml", "--committee", 2, *options, cwd=folder).returncode  # noqa: E731
+    assert train("--max_num_epochs", 1) == 0
+    one, two = (core.Model.load(str(folder / f"w-{k}.mace"), "float64").parameters() for k in (1, 2))
+    assert set(one) == set(two) and all((one[name] != two[name]).any() for name in one if one[name].size > 4)
+    assert train("--max_num_epochs", 1) == 2  # checkpoints are there
+    assert train("--max_num_epochs", 2, "--restart", "auto") == 0
+    assert [json.loads(line)["epoch"] for line in (folder / "w-2.log.jsonl").read_text().splitlines() if '"validation"' in line][-1] == 1

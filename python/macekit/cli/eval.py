@@ -54,9 +54,10 @@ def run(argv) -> int:
     if not os.path.isdir(folder):
         raise InputError(f"the folder {folder} of the output does not exist")
 
-    from macekit import _core, evaluate
+    from macekit import evaluate
+    from macekit.potentials import load
 
-    potential = _core.Potential.load(args.potential)
+    potential = load(args.potential)
     frames = read_frames(args.structures)
     heads = [str(a.info.get("head", args.head or "")) for a in frames]
     for k, (atoms, head) in enumerate(zip(frames, heads)):

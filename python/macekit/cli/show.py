@@ -27,7 +27,9 @@ def run(argv) -> int:
 
     from macekit import _core
 
-    potential = _core.Potential.load(args.potential)
+    from macekit.potentials import load
+
+    potential = load(args.potential)
     if args.check:
         return _check(args.potential, potential)
     hp, meta, tensors = json.loads(potential.hyperparameters_json), json.loads(potential.metadata_json), potential.tensors

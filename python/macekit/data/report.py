@@ -5,11 +5,11 @@ import collections
 import dataclasses
 import functools
 import html
-import io
 import os
 
 import numpy as np
 
+from ..pages import COLOR, captioned, figure, listing, page, table
 from . import shards as storage
 from .prepare import similar
 from .pool import pool_of
@@ -470,32 +470,26 @@ def text(r):
     return "\n".join(lines + [f"  - {sentence}" for sentence in r["findings"]])
 
 
-def _bars(axis, edges, values, color):
-    axis.stairs(values, edges, fill=True, color=color)
+def _bars(axis, edges, values):
+    axis.stairs(values, edges, fill=True, color=COLOR)
     axis.margins(x=0)
     axis.set_ylim(bottom=0)
 
 
 def _plots(r):
     """[(title, SVG)]"""
-    import matplotlib
+    from matplotlib.ticker import EngFormatter
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    color, plots = "#2a6f97", []
+    plots = []
 
     def plot(title, label, draw):
-        with pyplot.rc_context({"svg.fonttype": "path", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "macekit"}):
-            figure, axis = pyplot.subplots(figsize=(4.2, 2.5), layout="constrained")
+        def labelled(axis):
             draw(axis)
             axis.set_xlabel(label)
             axis.set_ylabel("structures" if "forces" not in label else "atoms")
-            axis.yaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-            out = io.StringIO()
-            figure.savefig(out, format="svg", metadata={"Date": None})
-            pyplot.close(figure)
-        plots.append((title, out.getvalue()[out.getvalue().index("<svg"):]))
+            axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+
+        plots.append((title, figure(labelled)))
 
     def counted(counter, most=60):
         """A histogram of whole numbers, in bins that are whole too."""
@@ -505,8 +499,8 @@ def _plots(r):
         return edges - 0.5, np.histogram(keys, edges - 0.5, weights=values)[0]
 
     if r["sizes"]:
-        plot("Sizes", "atoms in a structure", lambda axis: _bars(axis, *counted(r["sizes"]), color))
-        plot("Neighbours", f"neighbours of an atom within {r['r_max']:g} Å, mean of a structure", lambda axis: _bars(axis, *counted(r["neighbors"]), color))
+        plot("Sizes", "atoms in a structure", lambda axis: _bars(axis, *counted(r["sizes"])))
+        plot("Neighbours", f"neighbours of an atom within {r['r_max']:g} Å, mean of a structure", lambda axis: _bars(axis, *counted(r["neighbors"])))
 
     def cut(edges, histogram):
         nonzero = np.flatnonzero(histogram)
@@ -517,44 +511,28 @@ def _plots(r):
     if forces.any():
         def draw(axis):
             axis.set_xscale("log")
-            _bars(axis, *cut(FORCE_BINS, forces), color)
+            _bars(axis, *cut(FORCE_BINS, forces))
         plot("Forces", "length of forces, eV/Å", draw)
     if "energy_per_atom" in r:
-        plot("Energies", "energy above the E0s, eV/atom", lambda axis: _bars(axis, r["energy_per_atom"]["edges"], r["energy_per_atom"]["histogram"], color))
+        plot("Energies", "energy above the E0s, eV/atom", lambda axis: _bars(axis, r["energy_per_atom"]["edges"], r["energy_per_atom"]["histogram"]))
     if "tension" in r:
-        plot("Stress", "a third of the trace of the stress, eV/Å³", lambda axis: _bars(axis, r["tension"]["edges"], r["tension"]["histogram"], color))
+        plot("Stress", "a third of the trace of the stress, eV/Å³", lambda axis: _bars(axis, r["tension"]["edges"], r["tension"]["histogram"]))
     if distances.any():
-        plot("Shortest distances", "shortest distance of a structure, Å", lambda axis: _bars(axis, *cut(DISTANCE_BINS, distances), color))
+        plot("Shortest distances", "shortest distance of a structure, Å", lambda axis: _bars(axis, *cut(DISTANCE_BINS, distances)))
     return plots
-
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f23}h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-.sub{color:#586069;margin-top:0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.2rem .9rem .2rem 0;text-align:right;border-bottom:1px solid #e5e8eb}
-th{font-weight:600;color:#586069}th:first-child,td:first-child{text-align:left}.facts td{text-align:left}.facts td:first-child{color:#586069;white-space:nowrap}
-.plots{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{font-weight:600}svg{width:27rem;max-width:100%;height:auto}
-.findings{background:#fff8e6;border-left:4px solid #e0a100;padding:.6rem 1rem .6rem 2rem;margin:1rem 0}.good{background:#eaf6ee;border-left-color:#2f9e5b;padding-left:1rem}details{margin-top:.5rem}
-"""
 
 
 def to_html(r):
     """The report as one file that needs nothing else."""
-    def table(rows, header):
-        head = "".join(f"<th>{html.escape(x)}</th>" for x in header)
-        return f"<table><tr>{head}</tr>" + "".join("<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in row) + "</tr>" for row in rows) + "</table>"
-
-    def listing(title, lines):
-        return f"<details><summary>{html.escape(title)}</summary><ul>" + "".join(f"<li>{html.escape(x)}</li>" for x in lines) + "</ul></details>" if lines else ""
-
     findings = "<ul class=findings>" + "".join(f"<li>{html.escape(x)}</li>" for x in r["findings"]) + "</ul>" if r["findings"] else '<p class="findings good">Nothing looks wrong.</p>'
     facts = "<table class=facts>" + "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in _facts(r)) + "</table>"
-    plots = "".join(f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>" for title, svg in _plots(r))
+    plots = "".join(captioned(title, svg) for title, svg in _plots(r))
     details = listing("Structures that repeat an earlier one", [f"{b} repeats {a}" for a, b in r["duplicates"]["listed"]])
     details += listing("Frames with atoms without a neighbour", r["isolated_atoms"]["listed"])
     details += listing("Dropped frames", [x["reason"] for x in r["skipped"][:200]])
     if "energy_per_atom" in r:
         details += listing("Energies farthest from the median", [f"{x['value']:.4f} eV/atom: {x['source']}" for x in r["energy_per_atom"]["farthest"]])
     files = ", ".join(f["path"] for f in r["files"][:6]) + (f" and {len(r['files']) - 6} more" if len(r["files"]) > 6 else "")
-    return (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Data report: {html.escape(r['folder'])}</title><style>{_STYLE}</style>"
-            f"<h1>Data report: {html.escape(r['folder'])}</h1><p class=sub>{html.escape(files)}</p>{findings}{facts}<h2>Distributions</h2><div class=plots>{plots}</div>"
-            f"<h2>Labels</h2>{table(*_label_rows(r))}<h2>Groups</h2>{table(*_group_rows(r))}<h2>Elements</h2>{table(*_element_rows(r))}<h2>Details</h2>{details or 'Nothing to list.'}</html>")
+    return page(f"Data report: {r['folder']}",
+                f"<p class=sub>{html.escape(files)}</p>{findings}{facts}<h2>Distributions</h2><div class=plots>{plots}</div>"
+                f"<h2>Labels</h2>{table(*_label_rows(r))}<h2>Groups</h2>{table(*_group_rows(r))}<h2>Elements</h2>{table(*_element_rows(r))}<h2>Details</h2>{details or 'Nothing to list.'}")

@@ -51,6 +51,7 @@ GROUPS = {
         Key("name", "str", REQUIRED, "name of the potential: the result is NAME.mace"),
         Key("work_dir", "path", ".", "folder for everything that is written"),
         Key("seed", "int", 123, "of initial weights, split and order of frames", minimum=0),
+        Key("committee", "int", 1, "number of potentials to train one after the other, NAME-1, NAME-2 .., from seed, seed + 1 ..; where they differ, they know little", minimum=1),
         Key("default_dtype", "str", "float64", "precision of weights and features; geometry and energies are always float64", ("float32", "float64")),
         Key("device", "str", "auto", "where energies and gradients are computed: auto: the GPU where macekit was built for one (ranks of a node take its GPUs in turn); "
             "portable: the GPU's kernels on the host, for tests",
@@ -204,7 +205,7 @@ SYNONYMS = upstream.RENAMED
 # Keys of the engine, passed on as they are.
 ENGINE = [k.name for g in ("Loss", "Optimisation") for k in GROUPS[g] if k.name != "lr_params_factors"] + ["seed", "checkpoint_minutes", "name"]
 # Keys that a continued training may change without becoming another training.
-FREE = {"work_dir", "device", "restart", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "num_workers", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table",
+FREE = {"work_dir", "device", "restart", "committee", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "num_workers", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table",
         "explode_factor", "max_rollbacks", "rollback_steps"}
 FILES = ("train_file", "valid_file", "test_file", "initial_potential", "foundation_model", "pt_train_file", "pt_valid_file", "pt_test_file")
 # What a head may say for itself.
@@ -261,6 +262,14 @@ class Config(dict):
     def __init__(self, values, notes):
         super().__init__(values)
         self.notes, self.old_frames = notes, []
+
+
+def members(config):
+    """The configuration of each potential of a committee."""
+    count = config["committee"]
+    if count == 1:
+        return [config]
+    return [Config(config | {"committee": 1, "name": f"{config['name']}-{k + 1}", "seed": config["seed"] + k}, config.notes if k == 0 else []) for k in range(count)]
 
 
 def _known(name):

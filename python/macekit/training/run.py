@@ -58,7 +58,11 @@ def train(config, given):
     core = engine()
     group = ranks.connect(core, here)
     screen = Screen(quiet=here.rank > 0)
-    return ranks.together(group, lambda: _Training(core, config, given, group, screen)).run()
+    for member in configuration.members(config):
+        code = ranks.together(group, lambda: _Training(core, member, given, group, screen)).run()
+        if code:
+            return code
+    return 0
 
 
 class _Training:
