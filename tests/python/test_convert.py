@@ -20,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_potential  # noqa: E402
 
 SUPPORT = Path(__file__).parents[1] / "support"
+sys.path.insert(0, str(SUPPORT))
+from mace_torch_cases import made_by_mace_torch, peer_python  # noqa: E402
+
 BROKEN_ON_PURPOSE = {
     "bad_correlations": "different correlations",
     "bad_pseudoscalars": "0o",
@@ -61,11 +64,8 @@ DEAD = [name for name in CASES if name.startswith("dead")]
 
 def peer(script, *arguments):
     """Runs a script in mace-torch's environment."""
-    python = os.environ.get("MACEKIT_PEER_PYTHON")
-    if not python:
-        pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
     done = subprocess.run(
-        [python, str(SUPPORT / script), *map(str, arguments)],
+        [peer_python(), str(SUPPORT / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.environ.get("MACEKIT_PEER_PYTHONPATH", ""), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
@@ -75,14 +75,8 @@ def peer(script, *arguments):
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """All files of make_conversion_cases.py; MACEKIT_CONVERSION_CASES names a folder that keeps them between runs."""
-    kept = os.environ.get("MACEKIT_CONVERSION_CASES")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("mace_torch")
-    if not (folder / "energy_dipoles.model").exists():
-        folder.mkdir(exist_ok=True)
-        peer("make_conversion_cases.py", folder)
-    return folder
+def files():
+    return made_by_mace_torch("make_conversion_cases.py")
 
 
 def quiet(path, heads=None):
@@ -306,9 +300,7 @@ def test_mace_torch_computes_the_same_with_written_models(compared, name):
 
 
 def test_macekits_own_potential_reaches_mace_torch(tiny_potential, tmp_path, capsys):
-    python = os.environ.get("MACEKIT_PEER_PYTHON")
-    if not python:
-        pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
+    python = peer_python()
     out, back = str(tmp_path / "tiny.model"), str(tmp_path / "back.mace")
     assert main(["convert", tiny_potential, "-o", out, "--mace-torch", python]) == 0, capsys.readouterr().err
     assert "mace-torch: largest differences" in capsys.readouterr().out
@@ -320,9 +312,7 @@ def test_macekits_own_potential_reaches_mace_torch(tiny_potential, tmp_path, cap
 
 def test_chebyshev_models_are_compared_by_energy(tmp_path, capsys):
     """mace-torch's forces of such models are wrong, which is no fault of the conversion."""
-    python = os.environ.get("MACEKIT_PEER_PYTHON")
-    if not python:
-        pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
+    python = peer_python()
     potential = make_potential(tmp_path / "p.mace", radial_type="chebyshev", distance_transform="Agnesi")
     assert main(["convert", potential, "-o", str(tmp_path / "p.model"), "--mace-torch", python]) == 0, capsys.readouterr().err
     assert "forces are not compared" in capsys.readouterr().out

@@ -13,8 +13,9 @@ import pytest
 
 from macekit import MACECalculator, evaluate
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pair_style"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("pair_style", "support")]
 import lammps  # noqa: E402
+from mace_torch_cases import made_by_mace_torch  # noqa: E402
 
 ELEMENTS = [*range(1, 84), *range(89, 95)]
 MP0 = dict(channels=128, elements=ELEMENTS, r_max=6.0, num_bessel=10, use_reduced_cg=False)
@@ -23,7 +24,6 @@ SHAPES = {  # name: (mace-torch's arguments, parameters of the published model)
     "mpa0_medium": (dict(max_L=1, first="RealAgnosticDensityInteractionBlock", later="RealAgnosticDensityResidualInteractionBlock", distance_transform="Agnesi", pair_repulsion=True,
                          **MP0), 9063204),
 }
-GENERATOR = Path(__file__).parents[1] / "support" / "make_mace_torch_case.py"
 CONVERT = r"""
 import re, sys
 from macekit.cli import main
@@ -36,14 +36,8 @@ sys.exit(code)
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_foundation_shape(shape, tmp_path):
-    python = os.environ.get("MACEKIT_PEER_PYTHON")
-    if not python:
-        pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
     arguments, num_parameters = SHAPES[shape]
-    done = subprocess.run([python, str(GENERATOR), str(tmp_path / "made"), json.dumps({shape: arguments})], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": "", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    folder, potential = tmp_path / "made" / shape, tmp_path / "p.mace"
+    folder, potential = made_by_mace_torch("make_mace_torch_case.py", json.dumps({shape: arguments})) / shape, tmp_path / "p.mace"
 
     done = subprocess.run([sys.executable, "-c", CONVERT, str(folder / "mace-torch.model"), str(potential)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -2,8 +2,6 @@
 """The same numbers as mace-torch: the shared reference cases, and cases that mace-torch computes here."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from macekit.mace_torch import convert_to_potential, read_model, state_dict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import safetensors_numpy  # noqa: E402
+from mace_torch_cases import made_by_mace_torch  # noqa: E402
 
 CASES = ["scaleshift_L0", "scaleshift_L1", "scaleshift_L2", "plain_agnostic_first", "two_heads", "density_agnesi_zbl", "chebyshev_three_layers", "gaussian_soft_corr2",
          "nonlinear_interaction"]
@@ -138,20 +137,12 @@ def random_variant(seed):
 
 RANDOM = {f"random_{seed}": random_variant(seed) for seed in range(30)}
 
-GENERATOR = Path(__file__).parents[1] / "support" / "make_mace_torch_case.py"
 
 
 @pytest.fixture(scope="session")
-def made_cases(tmp_path_factory):
+def made_cases():
     """All variants in one process of mace-torch's own environment."""
-    python = os.environ.get("MACEKIT_PEER_PYTHON")
-    if not python:
-        pytest.skip("MACEKIT_PEER_PYTHON is not set; `make test` sets it")
-    folder = tmp_path_factory.mktemp("made")
-    done = subprocess.run([python, str(GENERATOR), str(folder), json.dumps({**VARIANTS, **RANDOM})], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": "", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return made_by_mace_torch("make_mace_torch_case.py", json.dumps({**VARIANTS, **RANDOM}))
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *RANDOM])

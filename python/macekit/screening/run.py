@@ -107,7 +107,7 @@ def _reason(error) -> str:
 
 
 def _fingerprint(potential) -> str:
-    return digest(potential.hyperparameters_json, *(f"{name}:{np.asarray(value).tobytes().hex()}" for name, value in sorted(potential.tensors.items())))
+    return digest(potential.hyperparameters_json, *(part for name, value in sorted(potential.tensors.items()) for part in (name, np.ascontiguousarray(value).tobytes())))
 
 
 def _text_of(item) -> str:

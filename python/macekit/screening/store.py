@@ -70,8 +70,11 @@ class Store:
         _write(os.path.join(self.folder, name), text)
 
 
-def digest(*texts) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+def digest(*parts) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else f"{part}\n".encode())
+    return sha.hexdigest()[:16]
 
 
 def _short(value) -> str:
