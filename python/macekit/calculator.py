@@ -76,7 +76,8 @@ class MACECalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy, "energies": out["node_energy"], "forces": out["forces"]}
         if has_stress(atoms):
             self.results["stress"] = voigt_stress(out["virial"][0], atoms.get_volume())
-            self.results["stresses"] = voigt_stress((out["node_virial"] + out["node_virial"].transpose(0, 2, 1)) / 2, atoms.get_volume())
+            if "stresses" in properties:
+                self.results["stresses"] = voigt_stress((out["node_virial"] + out["node_virial"].transpose(0, 2, 1)) / 2, atoms.get_volume())
 
     def get_hessian(self, atoms=None, indices=None, step: float = 0.005) -> np.ndarray:
         """[3 n, N, 3] second derivatives of the energy in eV/A^2 with respect to the n atoms `indices` (all: [3 N, N, 3], symmetric) and all N atoms.

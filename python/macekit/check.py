@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ class Checks:
         self.atoms, self.generator = atoms.copy(), np.random.default_rng(seed)
         # Symmetry would hide errors: every structure is shaken a little.
         self.atoms.positions += self.generator.normal(0, 0.02, self.atoms.positions.shape)
-        self.calculator = self._calculator(device=device)
+        self.calculator = self._calculator()
         self.energy, self.forces, self.stress = self._all(self.atoms)
 
     def _calculator(self, **changes):
@@ -57,8 +58,12 @@ class Checks:
         atoms.calc = calculator or self.calculator
         return atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress() if has_stress(atoms) else None
 
-    def _energy(self, atoms):
-        return self._all(atoms)[0]
+    def _slope(self, moved, step):
+        """dE/dh of moved(h) at 0: central differences with steps h and 2 h, extrapolated."""
+        def central(h):
+            return (self._all(moved(h))[0] - self._all(moved(-h))[0]) / (2 * h)
+
+        return (4 * central(step) - central(2 * step)) / 3
 
     def _finding(self, name, value, limit, unit, note=""):
         return Finding(name, float(value), limit, unit, bool(np.isfinite(value) and value <= limit), note)
@@ -83,15 +88,12 @@ class Checks:
             direction = self.generator.normal(0, 1, self.atoms.positions.shape)
             direction /= np.linalg.norm(direction)
 
-            def slope(h):
-                energies = []
-                for sign in (1, -1):
-                    moved = self.atoms.copy()
-                    moved.positions += sign * h * direction
-                    energies.append(self._energy(moved))
-                return (energies[0] - energies[1]) / (2 * h)
+            def moved(h):
+                atoms = self.atoms.copy()
+                atoms.positions += h * direction
+                return atoms
 
-            worst = max(worst, abs((4 * slope(step) - slope(2 * step)) / 3 + (self.forces * direction).sum()))
+            worst = max(worst, abs(self._slope(moved, step) + (self.forces * direction).sum()))
         return self._finding("forces are the energy's slope", worst, self.limits["forces"], "eV/A")
 
     def finite_strains(self):
@@ -100,18 +102,15 @@ class Checks:
             return Finding("stress is the energy's slope", None, None, "eV/A^3", None, "the structure has no volume")
         step, volume, worst = self.limits["step"] / 2, self.atoms.get_volume(), 0.0
         for k, (i, j) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
-            def slope(h):
-                energies = []
-                for sign in (1, -1):
-                    strain = np.eye(3)
-                    strain[i, j] += sign * h / 2
-                    strain[j, i] += sign * h / 2
-                    strained = self.atoms.copy()
-                    strained.set_cell(self.atoms.cell.array @ strain, scale_atoms=True)
-                    energies.append(self._energy(strained))
-                return (energies[0] - energies[1]) / (2 * h * volume)
+            def strained(h):
+                strain = np.eye(3)
+                strain[i, j] += h / 2
+                strain[j, i] += h / 2
+                atoms = self.atoms.copy()
+                atoms.set_cell(self.atoms.cell.array @ strain, scale_atoms=True)
+                return atoms
 
-            worst = max(worst, abs((4 * slope(step) - slope(2 * step)) / 3 - self.stress[k]))
+            worst = max(worst, abs(self._slope(strained, step) / volume - self.stress[k]))
         return self._finding("stress is the energy's slope", worst, self.limits["stress"], "eV/A^3")
 
     def translation(self):
@@ -137,8 +136,6 @@ class Checks:
 
     def reach(self):
         """An atom alone far away, brought just into reach of the nearest one: nothing may jump."""
-        import json
-
         r_max = json.loads(self.potential.hyperparameters_json)["r_max"]
         free = self.atoms.copy()
         free.pbc, free.calc = False, None
@@ -192,7 +189,7 @@ class Checks:
         return self._compare(name, (energy, forces, None), 10 * self.limits["same"])
 
     def conservation(self, steps=400, timestep=0.5, temperature=300.0):
-        """Drift of the total energy, by a straight line through the second half of a short run."""
+        """Drift of the total energy, by a straight line through a short run."""
         if len(self.atoms) < 2:
             return Finding("energy conserved", None, None, "eV/atom/ps", None, "the structure has one atom")
         atoms = self.atoms.copy()

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from training_support import core  # noqa: F401
-from training_support import dataset_of, small_hyperparameters, water
+from training_support import SMALL_CONFIG, dataset_of, small_hyperparameters, water
 
 BLOCK = "RealAgnostic{}InteractionBlock"
 KINDS = {
@@ -68,15 +68,7 @@ def test_a_checkpoint_continues_on_another_device(core, tmp_path):
         assert_close(rest.parameters(), whole.parameters(), 1e-10)
 
 
-CONFIG = """
-name: w
-train_file: train.extxyz
-valid_fraction: 0.25
-r_max: 3.5
-num_channels: 4
-max_L: 1
-max_ell: 1
-correlation: 2
+CONFIG = SMALL_CONFIG + """
 radial_MLP: [8]
 MLP_irreps: 4x0e
 batch_size: 2

