@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/dispersion.hpp"
 #include "kernels/error.hpp"
 #include "kernels/kernel_list.hpp"
 #include "kernels/portable/memory.hpp"
@@ -85,6 +86,24 @@ double multiply_adds(long rounds) {
 }
 template double multiply_adds<double>(long);
 template double multiply_adds<float>(long);
+
+#define MACEKIT_DISPERSION(isa)                                                                                                   \
+  namespace isa {                                                                                                                 \
+  double coordination(const DispersionTables&, int, const int*, Shell&);                                                          \
+  void dispersion_pairs(const DispersionTables&, const DispersionAtom&, const int*, const double*, Shell&, DispersionSums&);      \
+  void coordination_forces(const DispersionTables&, int, double, const int*, const double*, Shell&, DispersionSums&);            \
+  static const DispersionKernels dispersion = {coordination, dispersion_pairs, coordination_forces};                             \
+  }
+MACEKIT_FOR_EACH_ISA(MACEKIT_DISPERSION)
+
+const DispersionKernels& dispersion_kernels() {
+  switch (instruction_set()) {
+#define MACEKIT_DISPERSION_CASE(isa) \
+  case Isa::isa: return isa::dispersion;
+    MACEKIT_FOR_EACH_ISA(MACEKIT_DISPERSION_CASE)
+    default: return generic::dispersion;
+  }
+}
 
 #define MACEKIT_KERNELS(N) template const Kernels<N>& kernels<N>(Backend);
 MACEKIT_FOR_EACH_NUMBER(MACEKIT_KERNELS)

@@ -23,6 +23,7 @@
 #include "lammps_exchange.h"
 #include "lammps_graph.h"
 #include "potentials/buffer.hpp"
+#include "potentials/dispersion.hpp"
 #include "potentials/nearest.hpp"
 #include "potentials/potential.hpp"
 
@@ -38,6 +39,7 @@ struct Member {
   std::vector<int> species_of_type;  // [ntypes + 1], -1 for NULL
   std::unique_ptr<Evaluator> evaluator;
   LammpsExchange exchange;
+  std::unique_ptr<Dispersion> dispersion;
   double r_max() const { return potential.hyperparameters().r_max; }
 };
 
@@ -70,7 +72,15 @@ struct PairMACE::Implementation {
   bool forces_on_device() const { return device && device->arrays.f; }
   std::vector<double> host_forces() const { return forces_on_device() ? device->row_force.to_host() : row_force; }
 
-  std::vector<double> deviation, member_forces;
+  std::vector<double> deviation, member_forces, uncertainty;
+
+  DispersionResult dispersion;
+  double ghost_cutoff() const {
+    double cutoff = 0;
+    for (const Member &member : members)
+      if (member.dispersion) cutoff = std::max(cutoff, member.dispersion->cutoff());
+    return cutoff;
+  }
 };
 
 namespace {
@@ -190,7 +200,7 @@ void PairMACE::coeff(int narg, char **arg) {
       const std::string found = utils::get_potential_file_path(file);
       if (!found.empty()) file = found;
       const Potential potential = Potential::load(file);
-      Member member{potential, potential.head_of(impl_->head), std::vector<int>(atom->ntypes + 1, -1), nullptr, {}};
+      Member member{potential, potential.head_of(impl_->head), std::vector<int>(atom->ntypes + 1, -1), nullptr, {}, Dispersion::of(potential)};
       for (int type = 1; type <= atom->ntypes; ++type) {
         if (elements[type - 1] == "NULL") continue;
         try {
@@ -227,7 +237,7 @@ void PairMACE::coeff(int narg, char **arg) {
   comm_forward = 0;
   for (Member &member : impl_->members) {
     member.exchange.attach(this, comm, member.evaluator->exchange_columns(), impl_->precision == Precision::float32);
-    comm_forward = std::max(comm_forward, member.exchange.widest());
+    comm_forward = std::max({comm_forward, member.exchange.widest(), member.dispersion ? 1 : 0});
   }
   comm_reverse = comm_reverse_off = std::max(comm_forward, LammpsExchange::force_columns);
 
@@ -238,6 +248,8 @@ void PairMACE::coeff(int narg, char **arg) {
       const auto &hp = impl_->members[k].potential.hyperparameters();
       utils::logmesg(lmp, "pair_style mace: {}{}: {}, {} layers, {} channels, L = {}, cut-off {} A, {}; types{}\n", k > 0 ? "committee: " : "", files[k], hp.model,
                      hp.num_interactions, hp.num_channels, hp.max_L, hp.r_max, impl_->precision == Precision::float32 ? "float32" : "float64", map);
+      if (hp.has_dispersion())
+        utils::logmesg(lmp, "pair_style mace: {}: {} dispersion of {} is part of it, cut-off {:.4g} A\n", files[k], hp.dispersion.method, hp.dispersion.functional, hp.dispersion.cutoff);
     }
   }
 }
@@ -259,6 +271,11 @@ void PairMACE::init_style() {
   force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
   force->pair->comm_reverse_off = std::max(force->pair->comm_reverse_off, comm_reverse_off);
   neighbor->add_request(this, NeighConst::REQ_FULL);
+  // Dispersion finds its neighbours among owned atoms and ghosts; LAMMPS's list, which would be long, ends at the network's cut-off.
+  if (impl_->ghost_cutoff() > 0) {
+    if (comm->mode != Comm::SINGLE) fail_together("comm_modify mode multi gives no ghosts for the dispersion of this potential; use comm_modify mode single.");
+    comm->cutghostuser = std::max(comm->cutghostuser, impl_->ghost_cutoff() + neighbor->skin);
+  }
 }
 
 double PairMACE::init_one(int, int) {
@@ -287,6 +304,26 @@ PairMACE::DeviceArrays PairMACE::device_arrays() {
   return {&d.list, d.x.data(), nullptr, false};
 }
 
+// Adds the dispersion of the member that has just run.
+void PairMACE::add_dispersion(int number) {
+  Implementation &s = *impl_;
+  Member &member = s.members[number];
+  if (s.forces_on_device())
+    throw InputError("the dispersion of this potential is computed on CPUs, so mace/kk cannot run on a GPU with it; use pair_style mace device gpu.");
+  std::vector<double> x;
+  for (int i : s.graph.atom_of_row()) x.insert(x.end(), atom->x[i], atom->x[i] + 3);
+  s.exchange->use_rows(s.graph.row_of_atom(), false);
+  member.dispersion->compute(s.graph.num_nodes(), s.graph.num_rows(), x.data(), s.graph.species(), *s.exchange, s.dispersion);
+  for (int row = 0; row < s.graph.num_nodes(); ++row) {
+    s.evaluation.node_energy[row] += s.dispersion.node_energy[row], s.evaluation.energy[0] += s.dispersion.node_energy[row];
+    for (int k = 0; k < 3; ++k) s.row_force[3L * row + k] += s.dispersion.forces[3L * row + k];
+    for (int k = 0; k < 9; ++k) {
+      s.virial[k] += s.dispersion.atom_virial[9L * row + k];
+      if (vflag_atom) s.row_virial[9L * row + k] += s.dispersion.atom_virial[9L * row + k];
+    }
+  }
+}
+
 // Energies, and forces and virials of rows, of one member.
 void PairMACE::evaluate(int number) {
   Implementation &s = *impl_;
@@ -299,12 +336,14 @@ void PairMACE::evaluate(int number) {
     Graph graph = s.graph.view();
     graph.inputs = &s.inputs;
     s.exchange->use_rows(s.graph.row_of_atom(), false);
-    member.evaluator->compute(graph, *s.exchange, {true, false}, s.evaluation);
+    member.evaluator->compute(graph, *s.exchange, {true, false, number == 0 && wants_uncertainty_}, s.evaluation);
     std::fill_n(s.virial, 9, 0.0);
     s.row_force.assign(3 * num_rows, 0.0), s.row_virial.assign(vflag_atom ? 9 * num_rows : 0, 0.0);
     forces_from_edge_gradients(graph, s.evaluation.edge_gradient.data(), s.row_force.data(), s.virial, vflag_atom ? s.row_virial.data() : nullptr);
+    if (member.dispersion) add_dispersion(number);
     return;
   }
+  if (number == 0 && wants_uncertainty_) throw InputError("uncertainty is computed on CPUs; use device cpu.");
   if (!s.device) s.device = std::make_unique<Implementation::Device>();
   Implementation::Device &d = *s.device;
   if (number == 0) d.arrays = device_arrays(), rows_changed_ = false;
@@ -314,8 +353,8 @@ void PairMACE::evaluate(int number) {
   ResidentForces forces{d.row_force.data(), vflag_atom ? d.row_virial.data() : nullptr, vflag_global != 0, {}};
   member.evaluator->compute({*d.arrays.list, s.graph.num_rows(), d.arrays.x, s.graph.species(), member.head, &s.inputs}, *s.exchange, s.evaluation, forces);
   std::copy_n(forces.virial, 9, s.virial);
-  if (s.forces_on_device()) return;
-  s.row_force = d.row_force.to_host(), s.row_virial = d.row_virial.to_host();
+  if (!s.forces_on_device()) s.row_force = d.row_force.to_host(), s.row_virial = d.row_virial.to_host();
+  if (member.dispersion) add_dispersion(number);
 }
 
 // Adds the forces and virials on ghosts to those of their owners.
@@ -338,6 +377,10 @@ void PairMACE::compute(int eflag, int vflag) {
     // With newton off LAMMPS does not send the forces on ghosts home.
     if (!force->newton_pair) send_forces_home();
     add_forces();
+    if (wants_uncertainty_) {
+      impl_->uncertainty.assign(atom->nmax, 0.0);
+      for (int row = 0; row < impl_->graph.num_nodes(); ++row) impl_->uncertainty[impl_->graph.atom_of_row()[row]] = impl_->evaluation.node_uncertainty[row];
+    }
     if (wants_deviation_) compute_deviation();
   } catch (const std::exception &e) {
     error->one(FLERR, "pair_style mace: step {}: {}", update->ntimestep, e.what());
@@ -393,14 +436,20 @@ void PairMACE::compute_deviation() {
   }
 }
 
-// fix pair asks for `deviation` of each atom, and sets `deviation_flag` before the steps in which it wants it.
+// fix pair asks for `deviation` or `uncertainty` of each atom, and sets their flags before the steps in which it wants them.
 void *PairMACE::extract(const char *name, int &dim) {
   dim = 0;
+  if (std::strcmp(name, "uncertainty_flag") == 0) return &wants_uncertainty_;
   return std::strcmp(name, "deviation_flag") == 0 ? &wants_deviation_ : nullptr;
 }
 
 void *PairMACE::extract_peratom(const char *name, int &num_columns) {
   num_columns = 0;
+  if (std::strcmp(name, "uncertainty") == 0) {
+    if (!impl_->members.empty() && !impl_->members[0].potential.hyperparameters().uncertainty)
+      fail_together("the potential holds no uncertainty; add it by `macekit uncertainty POTENTIAL TRAINING_SET -o NEW`.");
+    return impl_->uncertainty.data();
+  }
   if (std::strcmp(name, "deviation") != 0) return nullptr;
   if (impl_->committee.empty()) fail_together("deviation needs a committee: write `pair_style mace committee N FILE1 .. FILEN`.");
   return impl_->deviation.data();

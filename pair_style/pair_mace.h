@@ -50,11 +50,12 @@ class PairMACE : public Pair {
   [[noreturn]] void fail_together(const std::string &);
 
  private:
-  int wants_deviation_ = 0;  // fix pair holds its address
+  int wants_deviation_ = 0, wants_uncertainty_ = 0;  // fix pair holds their addresses
   bool rows_changed_ = true;
 
   void allocate();
   void evaluate(int member);
+  void add_dispersion(int member);
   void send_forces_home();
   void add_forces();
   void compute_deviation();

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/convolution.hpp"
+#include "kernels/dispersion.hpp"
 #include "kernels/error.hpp"
 
 namespace macekit {
@@ -45,6 +46,7 @@ int radial_node_inputs(const Hyperparameters& hp, int layer) {
   return block == Block::attention ? 64 : block == Block::non_linear ? hp.num_channels : 0;  // 64: fixed upstream
 }
 int contraction_species(const Hyperparameters& hp) { return hp.use_agnostic_product ? 1 : hp.num_elements(); }
+int num_invariants(const Hyperparameters& hp) { return hp.num_interactions * hp.num_channels; }
 int readout_of(const Hyperparameters& hp, int layer) {
   if (!hp.use_last_readout_only) return layer;
   return layer == hp.num_interactions - 1 ? 0 : -1;
@@ -193,6 +195,12 @@ Shapes constant_shapes(const Hyperparameters& hp) {
     for (const char* name : {"a_exp", "a_prefactor"}) shapes.push_back({zbl + name, {}});
   }
   if (hp.model == "ScaleShiftMACE") shapes.push_back({"scale_shift.scale", {H}}), shapes.push_back({"scale_shift.shift", {H}});
+  if (hp.has_dispersion()) {
+    const std::int64_t Z = hp.num_elements(), R = DispersionTables::references;
+    shapes.push_back({"dispersion.reference_cn", {Z, R}}), shapes.push_back({"dispersion.reference_c6", {Z, Z, R, R}});
+    for (const char* name : {"covalent_radius", "sqrt_c8_over_c6"}) shapes.push_back({std::string("dispersion.") + name, {Z}});
+  }
+  if (hp.uncertainty) shapes.push_back({"uncertainty.factor", {num_invariants(hp), num_invariants(hp)}});
   return shapes;
 }
 

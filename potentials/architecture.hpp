@@ -30,6 +30,8 @@ std::vector<int> radial_widths(const Hyperparameters& hp, int layer);
 int radial_node_inputs(const Hyperparameters& hp, int layer);
 /// Rows of the contraction's weights: one for each element, or 1.
 int contraction_species(const Hyperparameters& hp);
+/// Invariant features of an atom: the scalars that all layers leave.
+int num_invariants(const Hyperparameters& hp);
 /// Index of layer t's read-out among `readouts`, -1: it has none.
 int readout_of(const Hyperparameters& hp, int layer);
 /// Name of the weights of one order of one contraction: weights_max, weights.0, ..

@@ -78,6 +78,10 @@ Potential select_elements(const Potential& potential, const std::vector<int>& at
         tensors.at(name).shape[0] = static_cast<std::int64_t>(rows.size());
       }
   }
+  if (hp.has_dispersion()) {
+    for (const char* name : {"reference_cn", "covalent_radius", "sqrt_c8_over_c6", "reference_c6"}) keep(std::string("dispersion.") + name, 1, 1.0);
+    keep("dispersion.reference_c6", static_cast<std::int64_t>(rows.size()), 1.0);
+  }
   hp.atomic_numbers = atomic_numbers;
   return with_new_shapes(std::move(hp), std::move(tensors), potential.metadata_json());
 }

@@ -9,6 +9,7 @@
 #include "potentials/nearest.hpp"
 #include "potentials/potential.hpp"
 #include "potentials/radial_tables.hpp"
+#include "potentials/uncertainty.hpp"
 
 namespace macekit {
 namespace {
@@ -43,7 +44,9 @@ class EvaluatorOf final : public Evaluator {
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
     Executor<T>& executor = start(graph, result);
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
-    if (request.gradient && !request.node_features) {
+    if (request.uncertainty && !uncertainty_) uncertainty_ = std::make_unique<LastLayerUncertainty>(potential_);
+    const bool features = request.node_features || request.uncertainty;
+    if (request.gradient && !features) {
       executor.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
     } else {
       executor.forward(graph, exchange, nullptr, result.node_energy.data(), graph_energy_.data());
@@ -51,7 +54,9 @@ class EvaluatorOf final : public Evaluator {
     }
     constants_.sum(graph, graph_energy_, result);
     result.node_features.clear();
-    if (request.node_features) copy_features(graph, result);
+    if (request.node_features) result.node_features = layer_features(graph, false);
+    result.node_uncertainty.clear(), result.uncertainty.clear();
+    if (request.uncertainty) uncertainty_->compute(graph, layer_features(graph, true), result);
     check_finite(graph, result);
   }
   void compute(const ResidentAtoms& atoms, Exchange& exchange, Evaluation& energies, ResidentForces& forces) override {
@@ -71,7 +76,7 @@ class EvaluatorOf final : public Evaluator {
     Executor<T>& executor = start(graph, energies);
     executor.forward_and_adjoint(graph, exchange, energies.node_energy.data(), graph_energy_.data(), nullptr);
     constants_.sum(graph, graph_energy_, energies);
-    energies.edge_gradient.clear(), energies.node_features.clear();
+    energies.edge_gradient.clear(), energies.node_features.clear(), energies.node_uncertainty.clear(), energies.uncertainty.clear();
     check_finite(graph, energies);
     const EdgeForcesSums sums =
         portable::edge_forces({graph.num_nodes, args.first, args.sender, args.vec, executor.edge_gradient(), forces.forces, forces.atom_virial}, forces.wants_virial);
@@ -101,22 +106,26 @@ class EvaluatorOf final : public Evaluator {
   std::size_t memory() const override { return machine_->executor.memory() + machine_->tables.memory() + edges_.bytes(); }
 
  private:
-  void copy_features(const Graph& graph, Evaluation& result) const {
-    int columns = 0;
-    for (const auto& layer : machine_->program.layer_outputs) columns += (layer.l_max + 1) * (layer.l_max + 1) * machine_->program.num_channels;
-    result.node_features.resize(static_cast<std::size_t>(graph.num_nodes) * columns);
-    double* out = result.node_features.data();
-    std::vector<std::vector<T>> features;
-    for (const auto& layer : machine_->program.layer_outputs) features.push_back(machine_->executor.slot(layer.h));
+  // [N][..] of all layers in mace-torch's order; only_invariants: those with l = 0.
+  std::vector<double> layer_features(const Graph& graph, bool only_invariants) const {
+    struct Layer {
+      std::vector<T> values;
+      int l_max, row, stride;
+    };
+    std::vector<Layer> layers;
+    for (const auto& layer : machine_->program.layer_outputs) {
+      const SlotInfo& info = machine_->program.slots[layer.h];
+      layers.push_back({machine_->executor.slot(layer.h), only_invariants ? 0 : layer.l_max, info.components * info.channels, info.channels});
+    }
+    std::vector<double> features;
     for (int i = 0; i < graph.num_nodes; ++i)
-      for (std::size_t t = 0; t < features.size(); ++t) {
-        const auto& layer = machine_->program.layer_outputs[t];
-        const SlotInfo& info = machine_->program.slots[layer.h];
-        const T* row = features[t].data() + static_cast<std::size_t>(i) * info.components * info.channels;
+      for (const Layer& layer : layers) {
+        const T* row = layer.values.data() + static_cast<std::size_t>(i) * layer.row;
         for (int l = 0; l <= layer.l_max; ++l)
           for (int c = 0; c < machine_->program.num_channels; ++c)
-            for (int m = 0; m <= 2 * l; ++m) *out++ = row[(l * l + m) * info.channels + c];
+            for (int m = 0; m <= 2 * l; ++m) features.push_back(row[(l * l + m) * layer.stride + c]);
       }
+    return features;
   }
   static void check_finite(const Graph& graph, const Evaluation& result) {
     for (int i = 0; i < graph.num_nodes; ++i) {
@@ -143,6 +152,7 @@ class EvaluatorOf final : public Evaluator {
   Backend backend_;
   ModelConstants constants_;
   std::unique_ptr<Machine<T>> machine_;
+  std::unique_ptr<LastLayerUncertainty> uncertainty_;
   std::vector<double> graph_energy_;
   struct Edges {
     explicit Edges(Backend backend) : first(backend), sender(backend), receiver(backend), vec(backend) {}

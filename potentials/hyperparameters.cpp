@@ -43,7 +43,7 @@ void for_each_later_field(H& hp, const F& f) {
   f("use_so3", hp.use_so3), f("use_agnostic_product", hp.use_agnostic_product), f("use_last_readout_only", hp.use_last_readout_only);
   f("keep_last_layer_irreps", hp.keep_last_layer_irreps), f("edge_channels", hp.edge_channels), f("edge_max_L", hp.edge_max_L);
   f("use_edge_irreps_first", hp.use_edge_irreps_first), f("embeddings", hp.embeddings), f("use_embedding_readout", hp.use_embedding_readout);
-  f("sigmoid_factor", hp.sigmoid_factor), f("gate_factor", hp.gate_factor);
+  f("sigmoid_factor", hp.sigmoid_factor), f("gate_factor", hp.gate_factor), f("dispersion", hp.dispersion), f("uncertainty", hp.uncertainty);
 }
 
 void check_choice(const char* key, const std::string& value, const std::vector<std::string>& supported, const std::vector<std::string>& known) {
@@ -70,6 +70,18 @@ void from_json(const Json& json, InputEmbedding& e) {
   json.at("name").get_to(e.name), json.at("type").get_to(e.type), json.at("per").get_to(e.per), set(json.at("emb_dim"), e.emb_dim);
   if (e.type == "categorical") set(json.at("num_classes"), e.num_classes), set(json.at("offset"), e.offset);
   else set(json.at("in_dim"), e.in_dim), json.at("use_bias").get_to(e.use_bias);
+}
+
+void to_json(Json& json, const DispersionSettings& d) {
+  json = {{"method", d.method}};
+  if (d.method == "None") return;
+  json.update({{"functional", d.functional}, {"s6", d.s6}, {"s8", d.s8}, {"a1", d.a1}, {"a2", d.a2}, {"cutoff", d.cutoff}, {"smoothing", d.smoothing}});
+}
+void from_json(const Json& json, DispersionSettings& d) {
+  json.at("method").get_to(d.method);
+  if (d.method == "None") return;
+  json.at("functional").get_to(d.functional), json.at("s6").get_to(d.s6), json.at("s8").get_to(d.s8), json.at("a1").get_to(d.a1), json.at("a2").get_to(d.a2);
+  json.at("cutoff").get_to(d.cutoff), json.at("smoothing").get_to(d.smoothing);
 }
 
 void validate(const Hyperparameters& hp) {
@@ -115,6 +127,12 @@ void validate(const Hyperparameters& hp) {
     else check_range("embeddings.in_dim", e.in_dim, 1, 65536);
   }
   require<InputError>(!hp.use_embedding_readout || !hp.embeddings.empty(), "hyper-parameter use_embedding_readout needs embeddings.");
+  check_choice("dispersion.method", hp.dispersion.method, {"None", "D3(BJ)"}, {});
+  if (hp.has_dispersion()) {
+    check_range("dispersion.s6", hp.dispersion.s6, 0, 10), check_range("dispersion.s8", hp.dispersion.s8, 0, 10);
+    check_range("dispersion.a1", hp.dispersion.a1, 0, 10), check_range("dispersion.a2", hp.dispersion.a2, 0, 10);
+    check_range("dispersion.cutoff", hp.dispersion.cutoff, 1, 200), check_range("dispersion.smoothing", hp.dispersion.smoothing, 0, hp.dispersion.cutoff);
+  }
   require<InputError>(std::isfinite(hp.avg_num_neighbors) && hp.avg_num_neighbors > 0, "hyper-parameter avg_num_neighbors is ", hp.avg_num_neighbors,
                       ", it must be positive.");
   require<InputError>(std::isfinite(hp.silu_factor) && hp.silu_factor > 0, "hyper-parameter silu_factor must be positive.");

@@ -18,6 +18,15 @@ struct InputEmbedding {
   bool operator==(const InputEmbedding&) const = default;
 };
 
+/// Dispersion that is added to the energy of the network (kernels/dispersion.hpp).
+struct DispersionSettings {
+  std::string method = "None";      ///< or "D3(BJ)"
+  std::string functional;           ///< whose parameters these are
+  double s6 = 1, s8 = 0, a1 = 0, a2 = 0;  ///< a2 in Angstrom
+  double cutoff = 0, smoothing = 0;       ///< Angstrom
+  bool operator==(const DispersionSettings&) const = default;
+};
+
 /// Everything about a MACE model that is not a weight. Names are those of mace-torch's constructor.
 struct Hyperparameters {
   std::string model = "ScaleShiftMACE";  ///< or "MACE": no scale and shift
@@ -55,6 +64,9 @@ struct Hyperparameters {
   double silu_factor = 1.6791767923989418;  ///< e3nn's normalisation constants, as stored in the model: of silu,
   double sigmoid_factor = 1.8467055342154763;  ///< of sigmoid (NonLinear blocks),
   double gate_factor = 1.6791767923989418;  ///< and of the read-out's gate
+  DispersionSettings dispersion;            ///< not part of the network, which trainings see alone
+  bool uncertainty = false;                 ///< the file holds the factor of the last-layer uncertainty (potentials/uncertainty.hpp)
+  bool has_dispersion() const { return dispersion.method != "None"; }
   int num_elements() const { return static_cast<int>(atomic_numbers.size()); }
   int num_heads() const { return static_cast<int>(heads.size()); }
 };

@@ -14,7 +14,7 @@
 namespace macekit {
 namespace {
 
-constexpr int format_version = 2;
+constexpr int format_version = 3;
 
 std::string text(const std::vector<std::int64_t>& shape) {
   std::vector<std::string> extents;

@@ -58,11 +58,14 @@ struct Evaluation {
   std::vector<double> energy;       ///< [G] eV, fixed-order sum of node_energy
   std::vector<double> edge_gradient;  ///< [E][3] dE/dvec, eV/Angstrom; empty unless asked for
   std::vector<double> node_features;  ///< [N][columns] concatenated features of all layers, mace-torch's layout; empty unless asked for
+  std::vector<double> node_uncertainty;  ///< [N] standard deviation of node_energy, eV; empty unless asked for
+  std::vector<double> uncertainty;       ///< [G] standard deviation of energy, eV; empty unless asked for
 };
 
 struct Request {
   bool gradient = true;
   bool node_features = false;
+  bool uncertainty = false;  ///< of potentials that hold its factor (potentials/uncertainty.hpp)
 };
 
 /// Atoms and their neighbour list in the memory of an evaluator's backend: nothing of the size of edges crosses to the host.
@@ -91,7 +94,8 @@ struct Intermediate {
 class Evaluator {
  public:
   virtual ~Evaluator() = default;
-  /// @throws ShapeError, InputError (a species out of range); NaN energies or gradients throw InputError naming the atom
+  /// Without dispersion, which needs more than these edges (potentials/dispersion.hpp).
+  /// @throws ShapeError, InputError (a species out of range, no factor of the uncertainty); NaN energies or gradients throw InputError naming the atom
   virtual void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) = 0;
   /// Energies and forces of one structure whose atoms are where the kernels run.
   /// @throws InputError  this evaluator's backend is not the portable one; NaN energies or forces

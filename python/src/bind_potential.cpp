@@ -9,6 +9,7 @@
 #include "kernels/error.hpp"
 #include "kernels/neighbors.hpp"
 #include "potentials/differentiable.hpp"
+#include "potentials/dispersion.hpp"
 #include "potentials/potential.hpp"
 
 namespace py = pybind11;
@@ -62,15 +63,15 @@ py::array_t<double> array(const std::vector<double>& values, std::vector<py::ssi
   return out;
 }
 
+struct Structure {
+  Integers numbers;
+  Reals positions, cell;
+  std::array<bool, 3> pbc;
+};
+
 // (numbers, positions, cell, pbc, head[, inputs]) of each structure -> one graph.
-GraphData build_graph(const Potential& potential, const py::list& structures) {
-  struct Structure {
-    Integers numbers;
-    Reals positions, cell;
-    std::array<bool, 3> pbc;
-  };
+GraphData build_graph(const Potential& potential, const py::list& structures, std::vector<Structure>& list) {
   GraphData g;
-  std::vector<Structure> list;
   for (const auto& item : structures) {
     const auto tuple = item.cast<py::tuple>();
     require<ShapeError>(tuple.size() == 5 || tuple.size() == 6, "structure: expected (numbers, positions, cell, pbc, head) or the same with a dict of inputs");
@@ -102,10 +103,11 @@ GraphData build_graph(const Potential& potential, const py::list& structures) {
 class PythonEvaluator {
  public:
   PythonEvaluator(const Potential& potential, const std::string& precision, const std::string& device, const std::string& radial)
-      : potential_(potential), evaluator_(make_evaluator(potential, precision_of(precision), backend_of(device), radial_of(radial))) {}
+      : potential_(potential), evaluator_(make_evaluator(potential, precision_of(precision), backend_of(device), radial_of(radial))), dispersion_(Dispersion::of(potential)) {}
 
-  py::dict compute(const py::list& structures, bool forces, bool node_features) {
-    const GraphData data = build_graph(potential_, structures);
+  py::dict compute(const py::list& structures, bool forces, bool node_features, bool uncertainty) {
+    std::vector<Structure> list;
+    const GraphData data = build_graph(potential_, structures, list);
     const Graph graph = data.view();
     Evaluation result;
     const auto start = std::chrono::steady_clock::now();
@@ -113,8 +115,9 @@ class PythonEvaluator {
     {
       py::gil_scoped_release release;
       NoExchange exchange;
-      evaluator_->compute(graph, exchange, {forces, node_features}, result);
+      evaluator_->compute(graph, exchange, {forces, node_features, uncertainty}, result);
       if (forces) forces_from_edge_gradients(graph, result.edge_gradient.data(), force.data(), virial.data(), atom_virial.data());
+      if (dispersion_) add_dispersion(list, graph, result, force, virial, atom_virial);
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const py::ssize_t N = graph.num_nodes, G = graph.num_graphs;
@@ -123,6 +126,7 @@ class PythonEvaluator {
     out["node_energy"] = array(result.node_energy, {N});
     if (forces) out["forces"] = array(force, {N, 3}), out["virial"] = array(virial, {G, 3, 3}), out["node_virial"] = array(atom_virial, {N, 3, 3});
     if (node_features) out["node_features"] = array(result.node_features, {N, N ? static_cast<py::ssize_t>(result.node_features.size()) / N : 0});
+    if (uncertainty) out["uncertainty"] = array(result.uncertainty, {G}), out["node_uncertainty"] = array(result.node_uncertainty, {N});
     out["num_edges"] = graph.num_edges, out["seconds"] = seconds;
     return out;
   }
@@ -135,8 +139,30 @@ class PythonEvaluator {
   std::size_t memory() const { return evaluator_->memory(); }
 
  private:
+  void add_dispersion(const std::vector<Structure>& list, const Graph& graph, Evaluation& result, std::vector<double>& force, std::vector<double>& virial,
+                      std::vector<double>& atom_virial) {
+    DispersionResult part;
+    long before = 0;
+    for (std::size_t g = 0; g < list.size(); ++g) {
+      const Structure& s = list[g];
+      const int n = static_cast<int>(s.numbers.size());
+      const Images images = periodic_images(n, s.positions.data(), s.cell.data(), s.pbc, dispersion_->cutoff());
+      std::vector<int> species(graph.species + before, graph.species + before + n);
+      for (int owner : images.owner) species.push_back(species[owner]);
+      ImageExchange exchange(n, images.owner);
+      dispersion_->compute(n, static_cast<int>(species.size()), images.positions.data(), species.data(), exchange, part);
+      for (int i = 0; i < n; ++i) {
+        result.node_energy[before + i] += part.node_energy[i], result.energy[g] += part.node_energy[i];
+        for (int k = 0; k < 3; ++k) force[3 * (before + i) + k] += part.forces[3L * i + k];
+        for (int k = 0; k < 9; ++k) atom_virial[9 * (before + i) + k] += part.atom_virial[9L * i + k], virial[9 * g + k] += part.atom_virial[9L * i + k];
+      }
+      before += n;
+    }
+  }
+
   Potential potential_;
   std::unique_ptr<Evaluator> evaluator_;
+  std::unique_ptr<Dispersion> dispersion_;
 };
 
 }  // namespace
@@ -163,9 +189,9 @@ void bind_potential(py::module_& m) {
   py::class_<PythonEvaluator>(m, "Evaluator")
       .def(py::init<const Potential&, const std::string&, const std::string&, const std::string&>(), py::arg("potential"), py::arg("precision") = "float64",
            py::arg("device") = "auto", py::arg("radial") = "table")
-      .def("compute", &PythonEvaluator::compute, py::arg("structures"), py::arg("forces") = true, py::arg("node_features") = false,
+      .def("compute", &PythonEvaluator::compute, py::arg("structures"), py::arg("forces") = true, py::arg("node_features") = false, py::arg("uncertainty") = false,
            "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name[, inputs {name: values}]). Energies in eV with E0, forces in eV/A,\n"
-           "virial = -dE/dstrain in eV. seconds: without neighbour lists.")
+           "virial = -dE/dstrain in eV. uncertainty: standard deviations in eV, of potentials that hold them. seconds: without neighbour lists.")
       .def("intermediate", &PythonEvaluator::intermediate, py::arg("name"), "An array of the last compute() by the name in describe(): [rows, components, padded channels].")
       .def("describe", &PythonEvaluator::describe)
       .def("memory", &PythonEvaluator::memory);
