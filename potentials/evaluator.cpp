@@ -90,6 +90,15 @@ class EvaluatorOf final : public Evaluator {
       if (const auto* s = std::get_if<ExchangeRows>(&step)) columns = std::max(columns, machine_->program.slots[s->u].components * machine_->program.slots[s->u].channels);
     return columns;
   }
+  std::vector<int> invariant_columns() const override {
+    std::vector<int> columns;
+    int before = 0;
+    for (const auto& layer : machine_->program.layer_outputs) {
+      for (int c = 0; c < machine_->program.num_channels; ++c) columns.push_back(before + c);
+      before += (layer.l_max + 1) * (layer.l_max + 1) * machine_->program.num_channels;
+    }
+    return columns;
+  }
   Intermediate intermediate(const std::string& name) const override {
     std::vector<std::string> names;
     for (std::size_t k = 0; k < machine_->program.slots.size(); ++k) {

@@ -100,6 +100,8 @@ class Evaluator {
   /// Energies and forces of one structure whose atoms are where the kernels run.
   /// @throws InputError  this evaluator's backend is not the portable one; NaN energies or forces
   virtual void compute(const ResidentAtoms& atoms, Exchange& exchange, Evaluation& energies, ResidentForces& forces) = 0;
+  /// Columns of node_features that are invariant: those with l = 0, of all layers.
+  virtual std::vector<int> invariant_columns() const = 0;
   /// Widest row passed to Exchange, in numbers (0: the model has one layer and exchanges nothing).
   virtual int exchange_columns() const = 0;
   /// The array that describe() shows as NAME[..] after the last compute(): [rows][components][padded channels].

@@ -6,7 +6,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from . import _core
 from .potentials import load
-from .results import InputReader, has_stress, structure, voigt_stress
+from .results import InputReader, atomic_stresses, deviation, has_stress, structure, voigt_stress
 
 HESSIAN_ATOMS = 4000  # evaluated together
 
@@ -14,12 +14,16 @@ HESSIAN_ATOMS = 4000  # evaluated together
 class MACECalculator(Calculator):
     """ASE calculator of a macekit potential.
 
-    potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded `_core.Potential`.
+    potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded `_core.Potential`;
+        or a list of them, a committee: the first gives energies and forces, and results["forces_deviation"] (sqrt(mean |F - mean F|^2) of each
+        atom, eV/A) and results["energy_deviation"] (eV/atom) say how far the members spread.
     precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
     head: name of the head, for potentials with several.
     inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
         without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
     device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
+    uncertainty: also results["energy_uncertainty"] and results["energies_uncertainty"] (eV, of the structure and of each atom), of potentials
+        that hold them (`macekit uncertainty`).
     radial: "table" (default: splines of the radial networks, made at the start, with errors near rounding) or "network".
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
@@ -32,10 +36,12 @@ class MACECalculator(Calculator):
     nolabel = True
 
     def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None,
-                 radial: str = "table", **kwargs):
+                 radial: str = "table", uncertainty: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self._potential = load(potential)
-        self.precision, self.head, self.device, self.radial = precision, head or "", device, radial
+        first, *judges = potential if isinstance(potential, (list, tuple)) else [potential]
+        self._potential = load(first)
+        self.precision, self.head, self.device, self.radial, self.uncertainty = precision, head or "", device, radial, uncertainty
+        self._judges = [MACECalculator(p, precision, head, device, inputs, radial) for p in judges]
         self._potential.head_of(self.head)
         self._inputs = InputReader(self._potential, inputs)
         self._evaluator = _core.Evaluator(self._potential, precision, device, radial)
@@ -71,13 +77,21 @@ class MACECalculator(Calculator):
         if {"stress", "stresses"} & set(properties) and not has_stress(atoms):
             raise PropertyNotImplementedError(
                 f"stress needs a cell with a volume and at least two periodic directions; this structure has pbc {list(map(bool, atoms.pbc))}.")
-        out = self._evaluator.compute([self._structure(atoms)], True, False)
+        out = self._evaluator.compute([self._structure(atoms)], True, False, self.uncertainty)
         energy = float(out["energy"][0])
         self.results = {"energy": energy, "free_energy": energy, "energies": out["node_energy"], "forces": out["forces"]}
         if has_stress(atoms):
             self.results["stress"] = voigt_stress(out["virial"][0], atoms.get_volume())
             if "stresses" in properties:
-                self.results["stresses"] = voigt_stress((out["node_virial"] + out["node_virial"].transpose(0, 2, 1)) / 2, atoms.get_volume())
+                self.results["stresses"] = atomic_stresses(out["node_virial"], atoms.get_volume())
+        if self.uncertainty:
+            self.results |= {"energy_uncertainty": float(out["uncertainty"][0]), "energies_uncertainty": out["node_uncertainty"]}
+        if self._judges:
+            for judge in self._judges:
+                judge.calculate(atoms)
+            members = [self, *self._judges]
+            spread = deviation([m.results["forces"] for m in members], [m.results["energy"] / len(atoms) for m in members])
+            self.results |= dict(zip(("forces_deviation", "energy_deviation"), spread))
 
     def get_hessian(self, atoms=None, indices=None, step: float = 0.005) -> np.ndarray:
         """[3 n, N, 3] second derivatives of the energy in eV/A^2 with respect to the n atoms `indices` (all: [3 N, N, 3], symmetric) and all N atoms.
@@ -96,7 +110,7 @@ class MACECalculator(Calculator):
                     displaced.append(self._structure(moved))
         forces, chunk = [], max(1, HESSIAN_ATOMS // len(atoms))
         for begin in range(0, len(displaced), chunk):
-            forces.append(self._evaluator.compute(displaced[begin:begin + chunk], True, False)["forces"])
+            forces.append(self._evaluator.compute(displaced[begin:begin + chunk], True, False, False)["forces"])
         hessian = -np.einsum("kwna,w->kna", np.concatenate(forces).reshape(3 * len(indices), 4, len(atoms), 3), weights)
         if indices == list(range(len(atoms))):
             square = hessian.reshape(3 * len(atoms), 3 * len(atoms))
@@ -106,7 +120,8 @@ class MACECalculator(Calculator):
     def get_charges(self, atoms=None):
         raise PropertyNotImplementedError("a MACE energy has no partial charges; a model that predicts them is needed.")
 
-    def get_descriptors(self, atoms=None) -> np.ndarray:
-        """[N, columns] node features of all layers, concatenated in mace-torch's order."""
+    def get_descriptors(self, atoms=None, invariants_only: bool = True) -> np.ndarray:
+        """[N, columns] node features of all layers, concatenated in mace-torch's order; invariants_only: those with l = 0."""
         atoms = atoms if atoms is not None else self.atoms
-        return self._evaluator.compute([self._structure(atoms)], False, True)["node_features"]
+        features = self._evaluator.compute([self._structure(atoms)], False, True, False)["node_features"]
+        return features[:, self._evaluator.invariant_columns] if invariants_only else features

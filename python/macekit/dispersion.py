@@ -108,6 +108,30 @@ def describe(potential) -> str:
     return json.loads(potential.metadata_json).get("dispersion", "none added; whether the training data contain it is not noted")
 
 
+def check_training(wish, hyper, name, elements):
+    """Before a training: one sentence if `wish`, its key dispersion, does not fit the potential it starts from (`hyper`, None: a new one)."""
+    carried = hyper["dispersion"]["method"] if hyper else "None"
+    if wish is None and carried != "None":
+        raise ValueError(f"{name} adds {carried} dispersion: say dispersion: keep if the energies of the data are without it, dispersion: in_data if they contain it.")
+    if wish == "keep" and carried == "None":
+        raise ValueError(f"dispersion: keep, but {name or 'a new potential'} has none to keep; name a functional, or remove the key.")
+    if wish not in (None, "keep", "in_data"):
+        if carried != "None":
+            raise ValueError(f"dispersion: {wish}, but {name} adds {carried} already; say keep or in_data.")
+        parameters(wish), tables(elements)  # so that nothing fails after the training
+
+
+def after_training(path, wish):
+    """Adds, removes or notes in the file what `wish` says."""
+    potential = load(path)
+    if wish == "in_data":
+        if json.loads(potential.hyperparameters_json)["dispersion"]["method"] != "None":
+            potential = remove(potential)
+        in_data(potential).save(path)
+    elif wish not in (None, "keep"):
+        add(potential, wish).save(path)
+
+
 def _with(potential, hyper, metadata, added):
     tensors = {name: value for name, value in potential.tensors.items() if name not in {f"dispersion.{t}" for t in _TENSORS}}
     return _core.Potential.from_tensors(json.dumps(hyper), tensors | added, json.dumps(metadata))

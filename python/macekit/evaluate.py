@@ -7,38 +7,54 @@ import numpy as np
 
 from . import _core
 from .potentials import load
-from .results import InputReader, has_stress, structure, voigt_stress
+from .results import InputReader, atomic_stresses, has_stress, structure, voigt_stress
 
 
 @dataclass
 class Result:
-    """Energies in eV, forces in eV/A, stress in eV/A^3 (None where it is not defined). `error` is the reason of a failure."""
+    """Energies in eV, forces in eV/A, stress in eV/A^3 (None where it is not defined). `error` is the reason of a failure.
+
+    stresses [N, 6], descriptors [N, columns], uncertainty and node_uncertainty (eV) are there where they were asked for.
+    """
 
     energy: float | None = None
     node_energy: np.ndarray | None = field(default=None, repr=False)
     forces: np.ndarray | None = field(default=None, repr=False)
     stress: np.ndarray | None = None
+    stresses: np.ndarray | None = field(default=None, repr=False)
+    descriptors: np.ndarray | None = field(default=None, repr=False)
+    uncertainty: float | None = None
+    node_uncertainty: np.ndarray | None = field(default=None, repr=False)
     error: str | None = None
 
 
-def _unpack(out, batch) -> list[Result]:
+def _unpack(out, batch, stresses, columns) -> list[Result]:
     results, begin = [], 0
     for g, atoms in enumerate(batch):
-        end = begin + len(atoms)
-        stress = voigt_stress(out["virial"][g], atoms.get_volume()) if has_stress(atoms) else None
-        results.append(Result(float(out["energy"][g]), out["node_energy"][begin:end], out["forces"][begin:end], stress))
-        begin = end
+        mine = slice(begin, begin + len(atoms))
+        one = Result(float(out["energy"][g]), out["node_energy"][mine], out["forces"][mine])
+        if has_stress(atoms):
+            one.stress = voigt_stress(out["virial"][g], atoms.get_volume())
+            if stresses:
+                one.stresses = atomic_stresses(out["node_virial"][mine], atoms.get_volume())
+        if "node_features" in out:
+            one.descriptors = out["node_features"][mine][:, columns]
+        if "uncertainty" in out:
+            one.uncertainty, one.node_uncertainty = float(out["uncertainty"][g]), out["node_uncertainty"][mine]
+        results.append(one)
+        begin = mine.stop
     return results
 
 
 def evaluate(potential, structures, precision: str = "float64", head=None, batch_atoms: int = 2000, progress=None, inputs: dict | None = None,
-             device: str = "auto", radial: str = "table") -> list[Result]:
+             device: str = "auto", radial: str = "table", stresses: bool = False, descriptors: bool = False, uncertainty: bool = False) -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
     potential: path, name of a shipped potential, or loaded potential. head: a name for all structures, or a list with one name (or None) each.
     batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
     Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
     device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu". radial: as for MACECalculator.
+    stresses, descriptors, uncertainty: also the atoms' shares of the stress, invariant features, standard deviations of energies (of potentials that hold them).
     """
     structures = list(structures)
     potential = load(potential)
@@ -46,11 +62,13 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
     if len(heads) != len(structures):
         raise ValueError(f"evaluate: {len(heads)} heads for {len(structures)} structures.")
     evaluator, read_inputs = _core.Evaluator(potential, precision, device, radial), InputReader(potential, inputs)
+    columns = evaluator.invariant_columns
     results: list[Result] = []
 
     def run(batch):
         try:
-            results.extend(_unpack(evaluator.compute([structure(a, h, read_inputs(a)) for a, h in batch], True, False), [a for a, _ in batch]))
+            out = evaluator.compute([structure(a, h, read_inputs(a)) for a, h in batch], True, descriptors, uncertainty)
+            results.extend(_unpack(out, [a for a, _ in batch], stresses, columns))
         except ValueError as error:
             if len(batch) == 1:
                 results.append(Result(error=str(error)))

@@ -56,3 +56,17 @@ def voigt_stress(virial: np.ndarray, volume: float) -> np.ndarray:
     """virial = -dE/dstrain [..,3,3], eV -> stress [..,6] xx yy zz yz xz xy in eV/A^3, positive under tension."""
     s = -virial / volume
     return np.stack([s[..., 0, 0], s[..., 1, 1], s[..., 2, 2], s[..., 1, 2], s[..., 0, 2], s[..., 0, 1]], axis=-1)
+
+
+def atomic_stresses(node_virial: np.ndarray, volume: float) -> np.ndarray:
+    """Shares of the atoms in the stress, [N, 6]; they add up to it."""
+    return voigt_stress((node_virial + node_virial.transpose(0, 2, 1)) / 2, volume)
+
+
+def deviation(forces, energies):
+    """How far a committee of potentials spreads: per atom sqrt(mean |F - mean F|^2) in eV/A, and the standard deviation of the energies.
+
+    forces: [members, N, 3]; energies: [members], in eV/atom.
+    """
+    forces = np.asarray(forces)
+    return np.sqrt(((forces - forces.mean(0)) ** 2).sum(-1).mean(0)), float(np.std(energies))

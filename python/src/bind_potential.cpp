@@ -135,6 +135,7 @@ class PythonEvaluator {
     const py::ssize_t row = static_cast<py::ssize_t>(a.components) * a.channels;
     return array(a.values, {static_cast<py::ssize_t>(a.values.size()) / row, a.components, a.channels});
   }
+  std::vector<int> invariant_columns() const { return evaluator_->invariant_columns(); }
   std::string describe() const { return evaluator_->describe(); }
   std::size_t memory() const { return evaluator_->memory(); }
 
@@ -193,6 +194,7 @@ void bind_potential(py::module_& m) {
            "structures: list of (numbers [n], positions [n,3], cell [3,3], pbc (3 bools), head name[, inputs {name: values}]). Energies in eV with E0, forces in eV/A,\n"
            "virial = -dE/dstrain in eV. uncertainty: standard deviations in eV, of potentials that hold them. seconds: without neighbour lists.")
       .def("intermediate", &PythonEvaluator::intermediate, py::arg("name"), "An array of the last compute() by the name in describe(): [rows, components, padded channels].")
+      .def_property_readonly("invariant_columns", &PythonEvaluator::invariant_columns, "columns of node_features with l = 0")
       .def("describe", &PythonEvaluator::describe)
       .def("memory", &PythonEvaluator::memory);
   m.def(

@@ -19,7 +19,7 @@ VERBS = {  # verb: what `macekit --help` says of it
     "doctor": "is this installation right?",
     "show": "what a potential is:  macekit show si.mace",
     "dispersion": "D3(BJ) in a potential:  macekit dispersion si.mace --functional pbe -o si-d3.mace",
-    "uncertainty": "error bars from the last layer:  macekit uncertainty si.mace train.extxyz -o si.mace",
+    "uncertainty": "error bars from the last layer:  macekit uncertainty si.mace train.extxyz --calibrate valid.extxyz -o si.mace",
     "plan": "batches, balance, memory and time on a cluster:  macekit plan train.extxyz --r-max 5 --max-atoms 500 --ranks 8",
     "convert": "make a .mace file from mace-torch's .model:  macekit convert a.model -o a.mace",
 }

@@ -15,6 +15,9 @@ _ABOUT = """Energies, forces and stresses of all frames of a file (anything that
 
 Written per frame: macekit_energy (eV, isolated-atom energies included), macekit_forces (eV/A), macekit_stress (eV/A^3, xx yy zz yz xz
 xy, positive under tension; only where the cell has a volume), macekit_node_energy (eV). Everything else in the frames is kept.
+--stresses adds macekit_stresses (shares of the atoms, eV/A^3), --descriptors macekit_descriptors, --uncertainty macekit_energy_uncertainty and
+macekit_node_uncertainty (eV), --committee macekit_forces_deviation (eV/A) and macekit_energy_deviation (eV/atom). --hessian writes a file of its own:
+hessian_K [3 n, N, 3] (eV/A^2) for each frame K, for the atoms of --hessian-atoms or all.
 A frame's `head` is honoured. If the input has REF_energy, REF_forces or REF_stress, a table of errors is printed.
 """
 
@@ -29,6 +32,12 @@ def run(argv) -> int:
     parser.add_argument("--prefix", default="macekit_", help="beginning of the names of the results")
     parser.add_argument("--head", help="the head of frames that name none")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="a further input of every frame: --input total_charge=1; without, it is read from the frames")
+    parser.add_argument("--stresses", action="store_true", help="also the atoms' shares of the stress")
+    parser.add_argument("--descriptors", action="store_true", help="also the invariant features of atoms")
+    parser.add_argument("--uncertainty", action="store_true", help="also standard deviations of energies, of potentials that hold them (macekit uncertainty)")
+    parser.add_argument("--committee", nargs="+", default=[], metavar="FILE", help="further potentials that judge: how far forces and energies spread")
+    parser.add_argument("--hessian", metavar="FILE.npz", help="also second derivatives, into this file")
+    parser.add_argument("--hessian-atoms", metavar="I,J,..", help="of these atoms only, counted from 0")
     parser.add_argument("--batch-atoms", type=int, default=2000, help="atoms evaluated together")
     args = parser.parse_args(argv)
     if args.precision not in ("float64", "float32"):
@@ -46,6 +55,15 @@ def run(argv) -> int:
         raise InputError(f"--batch-atoms is {args.batch_atoms}, it must be positive")
     if not args.prefix:
         raise InputError("--prefix must not be empty, or results would overwrite the input's labels")
+    hessian_atoms = None
+    if args.hessian_atoms is not None:
+        if not args.hessian:
+            raise InputError("--hessian-atoms belongs to --hessian FILE.npz")
+        if not all(x.strip().isdigit() for x in args.hessian_atoms.split(",")):
+            raise InputError(f"--hessian-atoms {args.hessian_atoms}: expected numbers of atoms with commas between them, such as 0,4,5")
+        hessian_atoms = [int(x) for x in args.hessian_atoms.split(",")]
+    if args.hessian and not args.hessian.endswith(".npz"):
+        raise InputError(f"--hessian {args.hessian} must end in .npz")
     if os.path.realpath(args.structures) == os.path.realpath(args.output):
         raise InputError("input and output are the same file")
     if not args.output.endswith((".extxyz", ".xyz")):
@@ -56,11 +74,14 @@ def run(argv) -> int:
 
     from macekit import evaluate
     from macekit.potentials import load
+    from macekit.results import deviation
 
     potential = load(args.potential)
     frames = read_frames(args.structures)
     heads = [str(a.info.get("head", args.head or "")) for a in frames]
     for k, (atoms, head) in enumerate(zip(frames, heads)):
+        if hessian_atoms and max(hessian_atoms) >= len(atoms):
+            raise InputError(f"--hessian-atoms names atom {max(hessian_atoms)}, {args.structures} frame {k} has {len(atoms)}")
         try:
             potential.head_of(head)
             for z in set(atoms.numbers.tolist()):
@@ -68,23 +89,53 @@ def run(argv) -> int:
         except ValueError as error:
             raise InputError(f"{args.structures} frame {k}: {error}") from None
     with Progress(len(frames), "evaluating") as progress:
-        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress, inputs, radial=args.radial)
+        results = evaluate(potential, frames, args.precision, heads, args.batch_atoms, progress, inputs, radial=args.radial, stresses=args.stresses,
+                           descriptors=args.descriptors, uncertainty=args.uncertainty)
+    judges = [evaluate(p, frames, args.precision, heads, args.batch_atoms, None, inputs, radial=args.radial) for p in args.committee]
     failed = [(k, r.error) for k, r in enumerate(results) if r.error]
-    for atoms, r in zip(frames, results):
+    for k, (atoms, r) in enumerate(zip(frames, results)):
         if r.error:
             atoms.info[args.prefix + "error"] = r.error
             continue
+        if judges:
+            members = [r, *(judge[k] for judge in judges)]
+            wrong = next((m.error for m in members if m.error), None)
+            if wrong:
+                raise InputError(f"{args.structures} frame {k}: a potential of the committee cannot judge it: {wrong}")
+            spread = deviation([m.forces for m in members], [m.energy / max(1, len(atoms)) for m in members])
+            atoms.arrays[args.prefix + "forces_deviation"], atoms.info[args.prefix + "energy_deviation"] = spread
+        if r.uncertainty is not None:
+            atoms.info[args.prefix + "energy_uncertainty"], atoms.arrays[args.prefix + "node_uncertainty"] = r.uncertainty, r.node_uncertainty
+        if r.descriptors is not None:
+            atoms.arrays[args.prefix + "descriptors"] = r.descriptors
+        if r.stresses is not None:
+            atoms.arrays[args.prefix + "stresses"] = r.stresses
         atoms.info[args.prefix + "energy"] = r.energy
         atoms.arrays[args.prefix + "forces"] = r.forces
         atoms.arrays[args.prefix + "node_energy"] = r.node_energy
         if r.stress is not None:
             atoms.info[args.prefix + "stress"] = r.stress
     write_frames(args.output, frames)
+    if args.hessian:
+        write_hessians(args.hessian, potential, frames, results, heads, hessian_atoms, args.precision, inputs, args.radial)
     print_errors(frames, results)
     print(f"{len(frames) - len(failed)} of {len(frames)} frames evaluated, written to {args.output}")
     for k, reason in failed:
         print(f"macekit eval: {args.structures} frame {k}: {reason}", file=sys.stderr)
     return 2 if failed else 0
+
+
+def write_hessians(path, potential, frames, results, heads, atoms_of_it, precision, inputs, radial):
+    from macekit import MACECalculator
+
+    hessians = {}
+    for k, (atoms, result, head) in enumerate(zip(frames, results, heads)):
+        if result.error:
+            continue
+        hessians[f"hessian_{k}"] = MACECalculator(potential, precision, head or None, inputs=inputs, radial=radial).get_hessian(atoms, atoms_of_it)
+    temporary = f"{path}.tmp{os.getpid()}.npz"
+    np.savez(temporary, **hessians)
+    os.replace(temporary, path)
 
 
 def read_frames(path):

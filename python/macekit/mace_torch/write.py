@@ -17,6 +17,7 @@ import zipfile
 import numpy as np
 
 from .archive import EXTRA
+from .pickles import ConversionError
 from .read import SIGMOID, SILU
 
 _GATES = {"silu": "torch.nn.functional.silu", "tanh": "torch.tanh", "abs": "torch.abs"}
@@ -26,6 +27,10 @@ _ROOT = "model/"
 def write_model(potential, path):
     """Writes a `macekit._core.Potential` as a `.model` file that mace-torch 0.3.16 loads."""
     hp, metadata = json.loads(potential.hyperparameters_json), json.loads(potential.metadata_json)
+    for what, present, command in (("dispersion", hp["dispersion"]["method"] != "None", "macekit dispersion X.mace --remove -o Y.mace"),
+                                   ("uncertainty", hp["uncertainty"], "macekit uncertainty X.mace --remove -o Y.mace")):
+        if present:
+            raise ConversionError(f"mace-torch's files hold no {what}; convert the potential without it ({command}).")
     write(path, hp, dict(potential.tensors), metadata)
 
 

@@ -41,13 +41,13 @@ class Batch:
         self._batch_atoms = batch_atoms
         self._hub = None  # the greenlet that evaluates, while run() is at work
         self._ready = collections.deque()  # (greenlet, value or exception to go on with)
-        self._waiting = []  # (greenlet, structure, gradient, features)
+        self._waiting = []  # (greenlet, structure, gradient, features, uncertainty)
         self._active_atoms = 0
         self.num_evaluations = self.num_batches = 0
 
-    def calculator(self) -> MACECalculator:
+    def calculator(self, uncertainty: bool = False) -> MACECalculator:
         """An ASE calculator. In a calculation of run() it waits for the batch, elsewhere it evaluates at once."""
-        calculator = MACECalculator(self._potential, **self._options)
+        calculator = MACECalculator(self._potential, uncertainty=uncertainty, **self._options)
         calculator._evaluator = _Door(self)
         return calculator
 
@@ -131,12 +131,12 @@ class Batch:
                 raise result
         return results
 
-    def evaluate(self, structures, gradient=True, features=False):
+    def evaluate(self, structures, gradient=True, features=False, uncertainty=False):
         """What _core.Evaluator.compute returns. For one structure it waits in a calculation; several are a batch already."""
         if self._hub is None or greenlet.getcurrent() is self._hub or len(structures) != 1:
-            return self._evaluator.compute(structures, gradient, features)
+            return self._evaluator.compute(structures, gradient, features, uncertainty)
         (structure,) = structures
-        self._waiting.append((greenlet.getcurrent(), structure, gradient, features))
+        self._waiting.append((greenlet.getcurrent(), structure, gradient, features, uncertainty))
         return self._hub.switch()
 
     def _go_on(self):
@@ -160,20 +160,20 @@ class Batch:
         self._waiting = rest
         self._ready.extend(zip((request[0] for request in batch), self._compute([request[1] for request in batch], *kind)))
 
-    def _compute(self, structures, gradient, features):
+    def _compute(self, structures, *kind):
         """The outcome of each structure: results, or the exception that it caused."""
         try:
-            out = self._evaluator.compute(structures, gradient, features)
+            out = self._evaluator.compute(structures, *kind)
         except ValueError as error:
             if len(structures) == 1:
                 return [Failure(str(error))]
-            return [one for structure in structures for one in self._compute([structure], gradient, features)]
+            return [one for structure in structures for one in self._compute([structure], *kind)]
         self.num_evaluations, self.num_batches = self.num_evaluations + len(structures), self.num_batches + 1
         outcomes, begin = [], 0
         for g, structure in enumerate(structures):
             end = begin + len(structure[0])
-            one = {name: out[name][g:g + 1] for name in ("energy", "virial") if name in out}
-            one.update({name: out[name][begin:end] for name in ("node_energy", "forces", "node_virial", "node_features") if name in out})
+            one = {name: out[name][g:g + 1] for name in ("energy", "virial", "uncertainty") if name in out}
+            one.update({name: out[name][begin:end] for name in ("node_energy", "forces", "node_virial", "node_features", "node_uncertainty") if name in out})
             outcomes.append(one)
             begin = end
         return outcomes
@@ -185,5 +185,9 @@ class _Door:
     def __init__(self, batch):
         self._batch = batch
 
-    def compute(self, structures, gradient, features):
-        return self._batch.evaluate(structures, gradient, features)
+    def compute(self, structures, *kind):
+        return self._batch.evaluate(structures, *kind)
+
+    @property
+    def invariant_columns(self):
+        return self._batch._evaluator.invariant_columns

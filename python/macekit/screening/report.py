@@ -15,6 +15,7 @@ from .store import write_file
 from .verbs import VERBS, Column
 
 MOST_FIGURES = 60  # structures with a figure of their own
+HIGH_UNCERTAINTY = 3  # times the mean of the calibration set
 _STYLE = """
 body{max-width:75rem}th{cursor:pointer;user-select:none}th:hover{color:#1b1f23}th.up::after{content:" \\25B2"}th.down::after{content:" \\25BC"}
 tr.failed td{color:#a33}tr.warned td:nth-child(3){color:#a06a00}.number{text-align:right}td:nth-child(2),th:nth-child(2),td:nth-child(3),th:nth-child(3){text-align:left}.plots svg{width:23rem}
@@ -67,6 +68,8 @@ def flags_of(line) -> list:
         found.append("not converged")
     if numbers.get("uncertain"):
         found.append(f"potentials differ by {numbers['force_deviation']:.2g} eV/A")
+    if numbers.get("times_usual", 0) > HIGH_UNCERTAINTY:
+        found.append(f"uncertainty {numbers['times_usual']:.1f} times the usual")
     if numbers.get("stable") is False:
         found.append("unstable")
     return found
@@ -76,6 +79,8 @@ def to_html(verb: str, lines) -> str:
     columns = [c for c in VERBS[verb].columns if any(c.key in line.get("numbers", {}) for line in lines)]
     if any("force_deviation" in line.get("numbers", {}) for line in lines):
         columns.append(Column("force_deviation", "deviation of potentials, eV/A", 3))
+    if any("uncertainty" in line.get("numbers", {}) for line in lines):
+        columns.append(Column("uncertainty", "uncertainty, eV/atom", 4))
     head = "".join(f"<th>{html.escape(x)}</th>" for x in ["structure", "formula", "look at", *(c.head for c in columns)])
     rows = []
     for line in lines:

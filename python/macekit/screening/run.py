@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
 
 from ..potentials import load
+from ..results import deviation
 from .batch import Batch, Failure, OptionError
 from .store import Store, digest
 from .verbs import VERBS, numbers_of
@@ -58,6 +60,7 @@ def screen(verb: str, items, potentials, folder=None, progress=None, precision: 
     loaded = [load(p) for p in potentials]
     common = dict(precision=precision, head=head, device=device, inputs=inputs, batch_atoms=batch_atoms)
     batches = [Batch(p, **common) for p in loaded]
+    usual = json.loads(loaded[0].metadata_json).get("uncertainty", {}).get("mean sigma, meV/atom")
     store = None
     if folder is not None:
         store = Store(folder, {"verb": verb, "options": options, "potentials": [_fingerprint(p) for p in loaded], "precision": precision, "head": head, "inputs": inputs,
@@ -70,6 +73,8 @@ def screen(verb: str, items, potentials, folder=None, progress=None, precision: 
         numbers = numbers_of(verb, result)
         if len(batches) > 1 and "atoms" in result:
             numbers.update(_deviation(result["atoms"], batches))
+        if usual and "atoms" in result:
+            numbers.update(_uncertainty(result["atoms"], batches[0], usual))
         return {"status": "done" if result.get("converged", True) else "not converged", "numbers": numbers, "result": result, "seconds": time.perf_counter() - start}
 
     left = [k for k in range(len(items)) if k not in lines]
@@ -96,9 +101,17 @@ def _deviation(atoms, batches) -> dict:
         one.calc = batch.calculator()
         forces.append(one.get_forces())
         energies.append(one.get_potential_energy() / len(atoms))
-    forces = np.array(forces)
-    spread = np.sqrt(((forces - forces.mean(0)) ** 2).sum(-1).mean(0)).max()
-    return {"force_deviation": float(spread), "energy_deviation": float(np.std(energies)), "uncertain": bool(spread > HIGH_DEVIATION)}
+    spread, of_energy = deviation(forces, energies)
+    return {"force_deviation": float(spread.max()), "energy_deviation": of_energy, "uncertain": bool(spread.max() > HIGH_DEVIATION)}
+
+
+def _uncertainty(atoms, batch, usual) -> dict:
+    """Of the energy of the final structure (eV/atom), also as a multiple of the usual one."""
+    one = atoms.copy()
+    one.calc = batch.calculator(uncertainty=True)
+    one.get_potential_energy()
+    sigma = one.calc.results["energy_uncertainty"] / len(one)
+    return {"uncertainty": sigma, "times_usual": 1000 * sigma / usual}
 
 
 def _reason(error) -> str:

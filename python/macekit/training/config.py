@@ -14,6 +14,7 @@ import textwrap
 
 import yaml
 
+from ..potentials import find, shipped
 from . import upstream
 
 
@@ -85,6 +86,8 @@ GROUPS = {
             "when fine-tuning also `foundation` (as they are) and `estimated` (foundation plus least squares of what the foundation model "
             "gets wrong); there `auto` means isolated atoms where there are such frames, else `estimated`"),
         Key("keep_isolated_atoms", "bool", False, "also train on the IsolatedAtom frames"),
+        Key("dispersion", "str", None, "what the energies mean: in_data (they contain dispersion, so none may be added), a functional such as pbe (they do not, "
+            "and the potential gets its D3(BJ)), keep (they do not, and the potential that is continued brings its own); default: not noted"),
     ],
     "Model": [
         Key("initial_potential", "path", None, "start from the weights of this .mace file; it also gives all keys of this group"),
@@ -205,7 +208,7 @@ SYNONYMS = upstream.RENAMED
 # Keys of the engine, passed on as they are.
 ENGINE = [k.name for g in ("Loss", "Optimisation") for k in GROUPS[g] if k.name != "lr_params_factors"] + ["seed", "checkpoint_minutes", "name"]
 # Keys that a continued training may change without becoming another training.
-FREE = {"work_dir", "device", "restart", "committee", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "num_workers", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "error_table",
+FREE = {"work_dir", "device", "restart", "committee", "checkpoint_minutes", "log_steps", "max_num_epochs", "patience", "valid_batch_size", "num_workers", "bin_atoms", "bin_edges", "balanced", "dry_run", "plot", "dispersion", "error_table",
         "explode_factor", "max_rollbacks", "rollback_steps"}
 FILES = ("train_file", "valid_file", "test_file", "initial_potential", "foundation_model", "pt_train_file", "pt_valid_file", "pt_test_file")
 # What a head may say for itself.
@@ -540,9 +543,11 @@ def _check_fine_tuning(config, place, given):
             raise ConfigError(f"{place('lora')}: lora needs a foundation_model or initial_potential to start from.")
         config["multiheads_finetuning"] = False
         return
+    if foundation in shipped():
+        foundation = config["foundation_model"] = find(foundation)
     if "/" not in foundation and "." not in foundation:
         raise ConfigError(f"{place('foundation_model')}: foundation_model = {foundation} is no file; macekit downloads nothing. "
-                          "Give the path of a .mace or .model file.")
+                          f"Give the path of a .mace or .model file, or one of {', '.join(shipped())}, which come with macekit.")
     if config["initial_potential"]:
         raise ConfigError(f"{place('initial_potential')}: initial_potential and foundation_model exclude each other. Remove one of the two.")
     for key in GROUPS["Model"]:

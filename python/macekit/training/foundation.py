@@ -16,16 +16,16 @@ def open_potential(core, path, dtype, device):
     """A .mace file, or a mace-torch .model, as a model that can be trained."""
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
-    if path.endswith(".mace"):
-        return core.Model.load(path, dtype, device)
+    from macekit import _core, uncertainty
     from macekit.mace_torch import ConversionError, convert_to_potential
 
+    try:
+        potential = _core.Potential.load(path) if path.endswith(".mace") else convert_to_potential(path)
+    except ConversionError as error:
+        raise BrokenFile(str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
-        target = os.path.join(folder, "foundation.mace")
-        try:
-            convert_to_potential(path).save(target)
-        except ConversionError as error:
-            raise BrokenFile(str(error)) from error
+        target = os.path.join(folder, os.path.basename(path))
+        uncertainty.remove(potential).save(target)
         return core.Model.load(target, dtype, device)
 
 

@@ -9,6 +9,7 @@ import traceback
 
 import numpy as np
 
+from .. import dispersion
 from . import config as configuration
 from . import data, engine, errors, foundation, plots, ranks
 from .config import ConfigError
@@ -80,6 +81,10 @@ class _Training:
         start = _open_start(core, config, given)
         heads = data.heads_of(config)
         before, elements = _read_all(core, config, heads, start, screen)
+        try:
+            dispersion.check_training(config["dispersion"], json.loads(start.hyperparameters) if start else None, config["foundation_model"] or config["initial_potential"], elements)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         self.names = _head_names(heads, before, config)
         for head, name in zip(heads, self.names):
             head.name = name
@@ -408,6 +413,7 @@ def _finish(core, config, trainer, model, names, sets, datasets, plan, receipt, 
             provenance["errors"] = {name: summary["all"] for name, summary in summaries.items()}
         target = f"{stem}.mace" if last else f"{stem}.stage-one.mace"
         final.save(target, json.dumps(provenance))
+        dispersion.after_training(target, config["dispersion"])
     shown = dict(summaries)
     if receipt:
         after = receipt.after(final)
