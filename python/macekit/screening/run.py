@@ -19,7 +19,7 @@ HIGH_DEVIATION = 0.3
 
 
 def read_items(verb: str, paths) -> list:
-    """[(name, atoms)], or [(name, [atoms, ..])] for a verb that takes paths."""
+    """[(name, atoms)], or [(name, [atoms, ..])] for a verb that takes paths. A frame's own name is its `name` in info, as earlier screenings write it."""
     from ..cli.eval import read_frames
 
     items = []
@@ -28,7 +28,7 @@ def read_items(verb: str, paths) -> list:
         if VERBS[verb].takes_path:
             items.append((path, frames))
         else:
-            items += [(path if len(frames) == 1 else f"{path}:{k}", atoms) for k, atoms in enumerate(frames)]
+            items += [(str(atoms.info.get("name") or (path if len(frames) == 1 else f"{path}:{k}")), atoms) for k, atoms in enumerate(frames)]
     return items
 
 

@@ -126,7 +126,7 @@ GROUPS = {
         Key("avg_num_neighbors", "float", None, "default: counted on the training set", minimum=1e-6),
     ],
     "Fine-tuning": [
-        Key("foundation_model", "path", None, "start from this potential, .mace or mace-torch's .model, for the elements and heads of the data"),
+        Key("foundation_model", "path", None, "start from this potential, .mace, mace-torch's .model or the name of one that comes with macekit, for the elements and heads of the data"),
         Key("foundation_head", "str", None, "its head to start from; needed if it has several"),
         Key("foundation_model_elements", "bool", False, "keep all its elements"),
         Key("multiheads_finetuning", "bool", None, "train a head pt_head on old data as well (replay); default: if there is a pt_train_file"),
@@ -255,6 +255,7 @@ def load(path, overrides=()):
             if key.default is REQUIRED:
                 raise ConfigError(f"{path or 'command line'}: the key {name} is missing ({key.help}).")
             config[name] = key.default
+    _find_potentials(config)
     _check(config, places, set_keys, path or "command line")
     return Config(config, notes)
 
@@ -425,6 +426,15 @@ def irreps(text, place, name):
         if part[1] != parts[0][1]:
             raise ConfigError(f"{place}: {name} = {text} must have equal numbers of channels.")
     return int(parts[0][1]), len(parts) - 1
+
+
+def _find_potentials(config):
+    """Names of potentials that come with macekit become their paths; a file of that name wins."""
+    from macekit.potentials import find, shipped
+
+    for name in ("foundation_model", "initial_potential"):
+        if config[name] in shipped():
+            config[name] = find(config[name])
 
 
 def _check_heads(config, place):
