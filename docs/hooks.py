@@ -6,6 +6,7 @@
 - `<!-- benchmarks -->` becomes the tables of benchmarks/results/*.json.
 """
 
+import functools
 import importlib.util
 import io
 import json
@@ -74,7 +75,7 @@ def on_files(files, config):
     _sources.clear()
     queue = [f"docs/{file.src_uri}" for file in files.documentation_pages()] + START
     for path in queue:
-        if not path.startswith("docs/"):
+        if not (path.startswith("docs/") and path.endswith(".md")):
             files.append(File.generated(config, page_of(path), content=content_of(path)))
         _sources[page_of(path)] = path
         if path.endswith(".md"):
@@ -85,8 +86,10 @@ def on_files(files, config):
                 elif target not in queue:
                     queue.append(target)
             for name in FIGURE.findall(markdown):
-                for scheme in SCHEMES:
-                    files.append(File.generated(config, f"figures/{name}-{scheme}.svg", content=draw(name, scheme)))
+                picture = draw(name)
+                for scheme, colours in SCHEMES.items():
+                    content = functools.reduce(lambda text, pair: text.replace(*pair), zip(SCHEMES["light"], colours), picture)
+                    files.append(File.generated(config, f"figures/{name}-{scheme}.svg", content=content))
     return files
 
 
@@ -107,32 +110,24 @@ def on_page_markdown(markdown, page, config, files):
     return markdown.replace("<!-- benchmarks -->", benchmarks()) if "<!-- benchmarks -->" in markdown else markdown
 
 
-def draw(name, scheme):
-    """The SVG of docs/figures/NAME.py."""
+def draw(name):
+    """The SVG of docs/figures/NAME.py, in the colours of the light scheme."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    text, lines = SCHEMES[scheme]
+    text, lines = SCHEMES["light"]
     style = {"font.size": 10, "font.family": "DejaVu Sans", "text.color": text, "axes.labelcolor": text, "axes.edgecolor": lines, "xtick.color": text, "ytick.color": text,
              "axes.titlesize": 10, "grid.color": lines, "grid.linewidth": 0.5, "axes.grid": False, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
              "axes.prop_cycle": plt.cycler(color=COLOURS), "figure.constrained_layout.use": True, "savefig.transparent": True, "svg.hashsalt": name, "axes.facecolor": "none"}
     with plt.rc_context(style):
-        figure = _module(name).draw()
+        spec = importlib.util.spec_from_file_location(f"figure_{name.replace('-', '_')}", ROOT / "docs" / "figures" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        figure = module.draw()
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
     return out.getvalue()
-
-
-_modules = {}
-
-
-def _module(name):
-    if name not in _modules:
-        spec = importlib.util.spec_from_file_location(f"figure_{name.replace('-', '_')}", ROOT / "docs" / "figures" / f"{name}.py")
-        _modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(_modules[name])
-    return _modules[name]
 
 
 def results():

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The paper's mix on 64 ranks: how unequal structures are, what bins hold, and how long ranks take in a step."""
 
-import functools
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -13,7 +11,6 @@ RANKS, ATOMS, COUNT = 64, 3072, 100_000
 SAMPLERS = {"batches of equal count": ("fixed", {}), "bins of equal atoms": ("paper", {}), "macekit": ("balanced", {"window_blocks": 1024})}
 
 
-@functools.cache
 def loads():
     """sizes, cost, and {sampler: [steps][ranks][structures, atoms, edges]}."""
     sizes = sample("paper-mix", COUNT, seed=1)

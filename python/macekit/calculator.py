@@ -14,13 +14,14 @@ HESSIAN_ATOMS = 4000  # evaluated together
 class MACECalculator(Calculator):
     """ASE calculator of a macekit potential.
 
-    potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded `_core.Potential`.
-    precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
-    head: name of the head, for potentials with several.
-    inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
-        without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
-    device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
-    radial: "table" (default: splines of the radial networks, made at the start, with errors near rounding) or "network".
+    Args:
+        potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded potential
+        precision: "float64" or "float32"; energies and forces are summed in double either way
+        head: name of the head, for potentials with several
+        device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu"
+        inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
+            without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays
+        radial: "table" (splines of the radial networks, made at the start, with errors near rounding) or "network"
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included (an embedding read-out adds to the energy alone, as in mace-torch). Stress is given where
@@ -80,9 +81,17 @@ class MACECalculator(Calculator):
                 self.results["stresses"] = voigt_stress((out["node_virial"] + out["node_virial"].transpose(0, 2, 1)) / 2, atoms.get_volume())
 
     def get_hessian(self, atoms=None, indices=None, step: float = 0.005) -> np.ndarray:
-        """[3 n, N, 3] second derivatives of the energy in eV/A^2 with respect to the n atoms `indices` (all: [3 N, N, 3], symmetric) and all N atoms.
+        """Second derivatives of the energy, from forces at four displacements of each coordinate, evaluated in batches.
 
-        Forces at four displacements of each coordinate, `step` and twice that (A), evaluated in batches: the error is of fourth order in the step.
+        The error is of fourth order in the step.
+
+        Args:
+            atoms: the structure; default: that of the last calculation
+            indices: n atoms whose rows are wanted; default: all
+            step: the smaller displacement, A; the larger is twice that
+
+        Returns:
+            [3 n, N, 3], eV/A^2; of all atoms symmetric
         """
         atoms = atoms if atoms is not None else self.atoms
         indices = list(range(len(atoms)) if indices is None else indices)

@@ -12,7 +12,15 @@ from .results import InputReader, has_stress, structure, voigt_stress
 
 @dataclass
 class Result:
-    """Energies in eV, forces in eV/A, stress in eV/A^3 (None where it is not defined). `error` is the reason of a failure."""
+    """What `evaluate` gives for one structure.
+
+    Attributes:
+        energy: eV, isolated-atom energies included
+        node_energy: [N] atomic energies, eV
+        forces: [N, 3] eV/A
+        stress: [6] xx yy zz yz xz xy, eV/A^3, positive under tension; None where it is not defined
+        error: the reason of a failure; everything else is None then
+    """
 
     energy: float | None = None
     node_energy: np.ndarray | None = field(default=None, repr=False)
@@ -35,10 +43,18 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
              device: str = "auto", radial: str = "table") -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
-    potential: path, name of a shipped potential, or loaded potential. head: a name for all structures, or a list with one name (or None) each.
-    batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
-    Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
-    device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu". radial: as for MACECalculator.
+    A structure that fails does not stop the rest: its Result carries the reason in `error`.
+
+    Args:
+        potential: path, name of a potential that comes with macekit, or loaded potential
+        structures: ase.Atoms, any number
+        precision: "float64" or "float32"
+        head: a name for all structures, or a list with one name (or None) each
+        batch_atoms: structures are evaluated together up to this many atoms
+        progress: called with the number of structures done
+        inputs: as for MACECalculator
+        device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu"
+        radial: as for MACECalculator
     """
     structures = list(structures)
     potential = load(potential)
