@@ -45,6 +45,7 @@ def draw():
         right.plot(np.arange(1, RANKS + 1), (time / time.mean(axis=1, keepdims=True)).mean(0), linewidth=1.8, label=name)
     centre = found["macekit"][0].mean(0)[1:] / (1, 1000)
     inset.set(xlim=centre[0] + np.array((-120, 180)), ylim=centre[1] * np.array((0.84, 1.16)))
+    inset.set_xticks([2950, 3100])
     inset.tick_params(labelsize=7, length=2)
     inset.spines[:].set_visible(True)
     middle.set(xlabel="atoms of a bin", ylabel="edges of a bin (thousands)", title="Bins", xlim=(0, None), ylim=(0, None))
