@@ -30,7 +30,7 @@ from macekit.cli import VERBS, main
 from macekit.potentials import find
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "pair_style/README.md", "examples/water/README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", "pair_style/README.md", "examples/water/README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN, SHOWN = ("sh", "python", "lammps"), ("", "yaml", "cpp", "cmake", "json")
 COMMAND = re.compile(r"^\s*(macekit|make|lmp|mpirun|python|pip|pair_style|pair_coeff|import|from)\b(?! \[)", re.MULTILINE)
@@ -58,7 +58,7 @@ def test_every_block_says_what_it_is():
             assert language in RUN + SHOWN, f"{page} line {line}: unknown language {language}"
             assert reason is None or language in RUN, f"{page} line {line}: a block of {language or 'no language'} is never run; remove the comment"
             assert language or " ...\n" in content or not COMMAND.search(content), f"{page} line {line}: commands need a language, so that they run: {', '.join(RUN)}"
-        assert len(re.findall("not run:", text)) == sum(reason is not None for _, _, reason, _ in blocks(page)), f"{page}: `not run` must stand right before a block"
+        assert len(re.findall("^<!-- not run:", text, re.MULTILINE)) == sum(reason is not None for _, _, reason, _ in blocks(page)), f"{page}: `not run` must stand right before a block"
 
 
 @pytest.fixture(scope="session")
@@ -238,6 +238,14 @@ def test_configurations_have_known_keys():
             if language == "yaml":
                 for key in yaml.safe_load(text):
                     assert key in config.KEYS, f"{page} line {line}: macekit train has no key {key}"
+
+
+def test_recipes_name_what_is_there():
+    """The tables of CONTRIBUTING.md: | [file](file) | `what to copy` | .. |"""
+    rows = re.findall(r"^\| \[[^\]]+\]\(([^)]+)\) \| `([^`]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 40
+    for path, copied in rows:
+        assert copied in (ROOT / path).read_text(encoding="utf-8"), f"CONTRIBUTING.md: {path} has no {copied}"
 
 
 # Links
