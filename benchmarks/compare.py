@@ -6,6 +6,7 @@ A worker is a process that answers `go N` with the seconds of N repetitions; it 
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -62,3 +63,19 @@ def table(rows):
             middle = statistics.median(values)
             spread = (max(values) - min(values)) / middle
             print(f"{label:24} {name:20} {1000 * middle:10.2f} ms   spread {100 * spread:4.0f} %   {base / middle:6.1f} x {peer}")
+
+
+def processor():
+    """Its name, and how many cores this process may use."""
+    names = []
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return f"{names[0] if names else 'unknown processor'}, {len(os.sched_getaffinity(0))} cores"
+
+
+def write_result(path, title, conditions, columns, rows):
+    """One file of benchmarks/results, whose README describes it. columns: [(name, unit)]."""
+    result = {"title": title, "conditions": conditions, "machine": processor(), "date": time.strftime("%Y-%m"), "command": shlex.join(["python", *sys.argv]), "columns": columns, "rows": rows}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(result, file, indent=1, ensure_ascii=False)

@@ -157,8 +157,8 @@ def main():
     for row in rows:
         print(f"{row['name']:48} {row['structures_per_s']:12,.0f} structures/s {row['atoms_per_s']:14,.0f} atoms/s" + (f"   spread {100 * row['spread']:3.0f} %" if "spread" in row else ""))
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"structures": num, "atoms": num_atoms, "rows": rows}, file, indent=1)
+        compare.write_result(args.json, "Reading labelled structures", f"{num} structures, {num_atoms / num:.1f} atoms on average, one core each, in turns.", [("", ""), ("structures", "1/s"), ("atoms", "1/s"), ("spread", "%")],
+                             [[r["name"], round(r["structures_per_s"]), round(r["atoms_per_s"]), round(100 * r["spread"]) if "spread" in r else None] for r in rows])  # fmt: skip
 
 
 if __name__ == "__main__":

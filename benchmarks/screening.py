@@ -15,6 +15,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import compare  # noqa: E402
+
 FIELDS = ("energy", "positions", "cell", "converged", "steps", "seconds")
 
 
@@ -98,8 +101,8 @@ def main():
     print(f"{same} of {len(peer)} in the same minimum within 1e-4 eV and 1e-3 A; {done} of {len(lines)} converged")
     print(f"macekit {ours:.1f} s for {len(lines)} structures, {steps} steps; mace-torch {theirs:.0f} s, extrapolated from {len(peer)}: {theirs / ours:.1f} x")
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"seconds": ours, "peer_seconds": theirs, "steps": steps, "sample": len(peer), "same": int(same), "done": done}, file, indent=1)
+        compare.write_result(args.json, "Relaxations of many structures", f"Atoms and cells of {len(lines)} structures, {steps} steps, {done} converged; mace-torch extrapolated from {len(peer)}, of which {same} ended in the same minimum.",
+                             [("", ""), ("all structures", "s")], [["macekit screen relax", round(ours, 1)], ["ASE with mace-torch", round(float(theirs), 1)]])  # fmt: skip
 
 
 if __name__ == "__main__":

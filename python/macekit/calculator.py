@@ -14,17 +14,18 @@ HESSIAN_ATOMS = 4000  # evaluated together
 class MACECalculator(Calculator):
     """ASE calculator of a macekit potential.
 
-    potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded `_core.Potential`;
-        or a list of them, a committee: the first gives energies and forces, and results["forces_deviation"] (sqrt(mean |F - mean F|^2) of each
-        atom, eV/A) and results["energy_deviation"] (eV/atom) say how far the members spread.
-    precision: "float64" (default) or "float32"; energies and forces are summed in double either way.
-    head: name of the head, for potentials with several.
-    inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
-        without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays.
-    device: "auto" (default: the GPU where macekit was built for one), "cpu" or "gpu".
-    uncertainty: also results["energy_uncertainty"] and results["energies_uncertainty"] (eV, of the structure and of each atom), of potentials
-        that hold them (`macekit uncertainty`).
-    radial: "table" (default: splines of the radial networks, made at the start, with errors near rounding) or "network".
+    Args:
+        potential: path of a `.mace` file, name of a potential that comes with macekit (`macekit.potentials.shipped()`), or a loaded potential;
+            or a list of them, a committee: the first gives energies and forces, and results["forces_deviation"] (sqrt(mean |F - mean F|^2) of each
+            atom, eV/A) and results["energy_deviation"] (eV/atom) say how far the members spread
+        precision: "float64" or "float32"; energies and forces are summed in double either way
+        head: name of the head, for potentials with several
+        device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu"
+        inputs: values of further inputs for all structures, for potentials that take them: {"total_charge": 0, "total_spin": 1};
+            without, they are read from atoms.info (total_charge or charge, total_spin or spin) or atoms.arrays
+        radial: "table" (splines of the radial networks, made at the start, with errors near rounding) or "network"
+        uncertainty: also results["energy_uncertainty"] and results["energies_uncertainty"] (eV, of the structure and of each atom), of potentials
+            that hold them (`macekit uncertainty`)
 
     Units are ASE's: eV, eV/Angstrom, eV/Angstrom^3 (positive under tension, order xx yy zz yz xz xy). `energies` are the atomic
     energies, isolated-atom energies included (an embedding read-out adds to the energy alone, as in mace-torch). Stress is given where
@@ -94,9 +95,17 @@ class MACECalculator(Calculator):
             self.results |= dict(zip(("forces_deviation", "energy_deviation"), spread))
 
     def get_hessian(self, atoms=None, indices=None, step: float = 0.005) -> np.ndarray:
-        """[3 n, N, 3] second derivatives of the energy in eV/A^2 with respect to the n atoms `indices` (all: [3 N, N, 3], symmetric) and all N atoms.
+        """Second derivatives of the energy, from forces at four displacements of each coordinate, evaluated in batches.
 
-        Forces at four displacements of each coordinate, `step` and twice that (A), evaluated in batches: the error is of fourth order in the step.
+        The error is of fourth order in the step.
+
+        Args:
+            atoms: the structure; default: that of the last calculation
+            indices: n atoms whose rows are wanted; default: all
+            step: the smaller displacement, A; the larger is twice that
+
+        Returns:
+            [3 n, N, 3], eV/A^2; of all atoms symmetric
         """
         atoms = atoms if atoms is not None else self.atoms
         indices = list(range(len(atoms)) if indices is None else indices)
@@ -121,7 +130,15 @@ class MACECalculator(Calculator):
         raise PropertyNotImplementedError("a MACE energy has no partial charges; a model that predicts them is needed.")
 
     def get_descriptors(self, atoms=None, invariants_only: bool = True) -> np.ndarray:
-        """[N, columns] node features of all layers, concatenated in mace-torch's order; invariants_only: those with l = 0."""
+        """Node features of all layers, concatenated in mace-torch's order.
+
+        Args:
+            atoms: the structure; default: that of the last calculation
+            invariants_only: only those with l = 0
+
+        Returns:
+            [N, columns]
+        """
         atoms = atoms if atoms is not None else self.atoms
         features = self._evaluator.compute([self._structure(atoms)], False, True, False)["node_features"]
         return features[:, self._evaluator.invariant_columns] if invariants_only else features

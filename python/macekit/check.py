@@ -19,7 +19,16 @@ from .results import has_stress
 
 @dataclass
 class Finding:
-    """One test: what was measured, what is allowed, in a unit; passed is None where it could not be run, and `note` says why."""
+    """One test.
+
+    Attributes:
+        name: what is tested
+        value: what was measured
+        limit: what is allowed
+        unit: of both
+        passed: None where it could not be run
+        note: why not, or under what conditions
+    """
 
     name: str
     value: float | None
@@ -37,7 +46,17 @@ PRECISION = 5e-3  # eV/A between float32 and float64
 
 
 class Checks:
-    """Runs the tests of a potential on a structure; each method is one of them."""
+    """Tests of a potential on a structure, which is shaken a little first; each method is one of them and returns a Finding.
+
+    Args:
+        potential: path, name of a potential that comes with macekit, or loaded potential
+        atoms: the structure
+        precision: as for MACECalculator
+        head: as for MACECalculator
+        device: as for MACECalculator
+        inputs: as for MACECalculator
+        seed: of directions and displacements
+    """
 
     def __init__(self, potential, atoms, precision="float64", head=None, device="auto", inputs=None, seed=0):
         self.path = None if isinstance(potential, _core.Potential) else find(potential)
@@ -69,6 +88,7 @@ class Checks:
         return Finding(name, float(value), limit, unit, bool(np.isfinite(value) and value <= limit), note)
 
     def run(self, progress=None) -> list[Finding]:
+        """All tests; one that breaks is a failure with a reason. progress: called with (done, number of tests)."""
         tests = (self.finite_differences, self.finite_strains, self.translation, self.rotation, self.permutation, self.reach, self.net_force, self.batch, self.tables,
                  self.other_precision, self.device_agreement, self.lammps, self.conservation)
         found = []
@@ -114,11 +134,13 @@ class Checks:
         return self._finding("stress is the energy's slope", worst, self.limits["stress"], "eV/A^3")
 
     def translation(self):
+        """All atoms moved alike, out of the cell: nothing changes."""
         moved = self.atoms.copy()
         moved.positions += [1.234, -5.678, 9.1011]
         return self._compare("moved as a whole", self._all(moved))
 
     def rotation(self):
+        """Structure and cell turned: the energy stays, forces turn."""
         turn, _ = np.linalg.qr(self.generator.normal(size=(3, 3)))
         turn *= np.sign(np.linalg.det(turn))
         turned = self.atoms.copy()
@@ -128,6 +150,7 @@ class Checks:
         return self._compare("turned", (energy, forces @ turn, None))
 
     def permutation(self):
+        """Atoms in another order."""
         order = self.generator.permutation(len(self.atoms))
         energy, forces, stress = self._all(self.atoms[order])
         back = np.empty_like(forces)
@@ -152,9 +175,11 @@ class Checks:
         return self._finding("smooth at the cut-off", np.abs(forces_at(0.9999 * r_max) - forces_at(1.0001 * r_max)).max(), JUMP, "eV/A")
 
     def net_force(self):
+        """The sum of all forces."""
         return self._finding("forces add up to nothing", np.abs(self.forces.sum(0)).max() / len(self.atoms), self.limits["same"], "eV/A an atom")
 
     def batch(self):
+        """The structure between others of a batch."""
         from .evaluate import evaluate
 
         other = self.atoms.copy()
@@ -163,14 +188,17 @@ class Checks:
         return self._compare("in a batch", (results[1].energy, results[1].forces, results[1].stress))
 
     def tables(self):
+        """Radial functions from tables and from the networks."""
         return self._compare("tables against networks", self._all(self.atoms, self._calculator(radial="network")), {"float64": 1e-6, "float32": 1e-3}[self.precision])
 
     def other_precision(self):
+        """Forces in float32 and float64."""
         other = "float32" if self.precision == "float64" else "float64"
         difference = np.abs(self._all(self.atoms, self._calculator(precision=other))[1] - self.forces).max()
         return self._finding("float32 against float64", difference, PRECISION, "eV/A")
 
     def device_agreement(self):
+        """GPU and CPU, where there is a GPU."""
         try:
             gpu = self._all(self.atoms, self._calculator(device="gpu"))
         except ValueError as error:
@@ -179,6 +207,7 @@ class Checks:
         return self._finding("GPU against CPU", np.abs(gpu[1] - cpu[1]).max(), 10 * self.limits["same"], "eV/A")
 
     def lammps(self):
+        """Energy and forces by LAMMPS, where there is an lmp."""
         from . import lammps
 
         name = "LAMMPS against ASE"

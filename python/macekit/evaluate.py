@@ -12,9 +12,18 @@ from .results import InputReader, atomic_stresses, has_stress, structure, voigt_
 
 @dataclass
 class Result:
-    """Energies in eV, forces in eV/A, stress in eV/A^3 (None where it is not defined). `error` is the reason of a failure.
+    """What `evaluate` gives for one structure.
 
-    stresses [N, 6], descriptors [N, columns], uncertainty and node_uncertainty (eV) are there where they were asked for.
+    Attributes:
+        energy: eV, isolated-atom energies included
+        node_energy: [N] atomic energies, eV
+        forces: [N, 3] eV/A
+        stress: [6] xx yy zz yz xz xy, eV/A^3, positive under tension; None where it is not defined
+        stresses: [N, 6] shares of the atoms in the stress, where asked for
+        descriptors: [N, columns] invariant features, where asked for
+        uncertainty: standard deviation of the energy, eV, where asked for
+        node_uncertainty: [N] those of the atomic energies, eV, where asked for
+        error: the reason of a failure; everything else is None then
     """
 
     energy: float | None = None
@@ -50,11 +59,21 @@ def evaluate(potential, structures, precision: str = "float64", head=None, batch
              device: str = "auto", radial: str = "table", stresses: bool = False, descriptors: bool = False, uncertainty: bool = False) -> list[Result]:
     """Energies, forces and stresses of many structures, in their order.
 
-    potential: path, name of a shipped potential, or loaded potential. head: a name for all structures, or a list with one name (or None) each.
-    batch_atoms: structures are evaluated together up to this many atoms. A structure that fails does not stop the rest: its
-    Result carries the reason in `error`. progress: called with the number of structures done. inputs: as for MACECalculator.
-    device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu". radial: as for MACECalculator.
-    stresses, descriptors, uncertainty: also the atoms' shares of the stress, invariant features, standard deviations of energies (of potentials that hold them).
+    A structure that fails does not stop the rest: its Result carries the reason in `error`.
+
+    Args:
+        potential: path, name of a potential that comes with macekit, or loaded potential
+        structures: ase.Atoms, any number
+        precision: "float64" or "float32"
+        head: a name for all structures, or a list with one name (or None) each
+        batch_atoms: structures are evaluated together up to this many atoms
+        progress: called with the number of structures done
+        inputs: as for MACECalculator
+        device: "auto" (the GPU where macekit was built for one), "cpu" or "gpu"
+        radial: as for MACECalculator
+        stresses: also the atoms' shares of the stress
+        descriptors: also the atoms' invariant features
+        uncertainty: also standard deviations of energies, of potentials that hold them (`macekit uncertainty`)
     """
     structures = list(structures)
     potential = load(potential)

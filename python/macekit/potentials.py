@@ -17,7 +17,11 @@ def shipped() -> list[str]:
 
 
 def find(potential) -> str:
-    """The path of a potential, given its path or the name of a shipped one. A file of that name wins."""
+    """The path of a potential, given its path or the name of a shipped one. A file of that name wins.
+
+    Raises:
+        ValueError: there is neither
+    """
     path = os.fspath(potential)
     if os.path.exists(path) or os.sep in path or path.endswith(".mace"):
         return path
@@ -28,5 +32,9 @@ def find(potential) -> str:
 
 
 def load(potential):
-    """A loaded potential, from a path, a name, or as it is."""
+    """A loaded potential, from a path, a name, or as it is: what all of macekit takes in place of a path, so that a file is read once.
+
+    Raises:
+        OSError: the file is missing, damaged, or no potential
+    """
     return potential if isinstance(potential, _core.Potential) else _core.Potential.load(find(potential))

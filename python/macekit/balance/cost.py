@@ -14,7 +14,13 @@ import numpy as np
 class CostModel:
     """start + atom * atoms + edge * edges + graph * structures, in seconds (or any unit).
 
-    sigma: standard deviation of measured / predicted - 1; it bounds how well bins can be balanced."""
+    Attributes:
+        start: of every bin
+        atom: for each atom
+        edge: for each edge
+        graph: for each structure
+        sigma: standard deviation of measured / predicted - 1; it bounds how well bins can be balanced
+    """
 
     start: float = 0.0
     atom: float = 1.0
@@ -31,7 +37,10 @@ class CostModel:
     def fit(cls, loads, values):
         """Non-negative least squares of relative errors (Lawson, Hanson, 1974), so that small bins count as much as large ones.
 
-        loads [n, 3] structures, atoms, edges; values [n] > 0 seconds or bytes; n >= 5."""
+        Args:
+            loads: [n, 3] structures, atoms, edges; at least five
+            values: [n] seconds or bytes, positive
+        """
         from scipy.optimize import nnls
 
         loads, values = np.asarray(loads, float), np.asarray(values, float)
@@ -71,8 +80,13 @@ class MemoryModel(CostModel):
     """The same in bytes; from it follow the limits of a bin."""
 
     def limits(self, num_bytes, edges_per_atom, margin=None):
-        """(max_atoms, max_edges): the largest bin with the set's mean number of edges an atom that stays below num_bytes, less a margin of
-        four sigma (at least 2 %)."""
+        """(max_atoms, max_edges): the largest bin that stays below a limit of memory.
+
+        Args:
+            num_bytes: the limit
+            edges_per_atom: mean of the set
+            margin: part of the limit that stays free; default: four sigma, at least 2 %
+        """
         margin = max(0.02, 4 * self.sigma) if margin is None else margin
         per_atom = self.atom + self.edge * edges_per_atom + self.graph
         atoms = int((num_bytes * (1 - margin) - self.start) / per_atom)

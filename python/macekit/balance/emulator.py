@@ -19,20 +19,35 @@ def reference_cost(num_atoms, num_edges) -> CostModel:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A plan's epoch. Arrays have one row a step."""
+    """A plan's epoch. Arrays have one row a step.
 
-    mean: np.ndarray          # work of a rank, mean over ranks
-    largest: np.ndarray       # of the rank that the others wait for
-    efficiency: float         # sum of mean / sum of largest
-    padding_atoms: float      # of one shape that holds every bin: 1 - mean bin / largest bin
+    Attributes:
+        mean: work of a rank, mean over ranks
+        largest: work of the rank that the others wait for
+        efficiency: sum of mean / sum of largest
+        padding_atoms: of one shape that holds every bin: 1 - mean bin / largest bin
+        padding_edges: the same of edges
+        largest_atoms: of a bin
+        largest_edges: of a bin
+        largest_graphs: structures of a bin
+        num_bins: in all steps
+        dropped: structures that no bin has
+        repeated: appearances of a structure beyond the first
+        seconds: to make the plan of the epoch
+    """
+
+    mean: np.ndarray
+    largest: np.ndarray
+    efficiency: float
+    padding_atoms: float
     padding_edges: float
-    largest_atoms: int        # of a bin
+    largest_atoms: int
     largest_edges: int
     largest_graphs: int
     num_bins: int
-    dropped: int              # structures that no bin has
-    repeated: int             # appearances of a structure beyond the first
-    seconds: float            # to make the plan of the epoch
+    dropped: int
+    repeated: int
+    seconds: float
 
 
 def evaluate_plan(plan, cost, num_ranks, epoch=0) -> Evaluation:
@@ -65,10 +80,12 @@ class Cluster:
     """What an optimiser step costs beside its bins: the gradients' all-reduce of a ring, 2 P (G - 1) / G bytes each way over the slowest
     link, and a start-up for each doubling of the ranks.
 
-    parameters  P / bytes_per_number of the model
-    bandwidth   bytes a second and rank; default 25e9, one 200 Gbit/s link
-    latency     seconds, for each of log2 G stages; default 20e-6
-    jitter      standard deviation of a rank's time in a step, relative; default 0.01
+    Attributes:
+        parameters: numbers of the model
+        bytes_per_number: of a gradient
+        bandwidth: bytes a second and rank; 25e9 is one 200 Gbit/s link
+        latency: seconds, for each of log2 G stages
+        jitter: standard deviation of a rank's time in a step, relative
     """
 
     parameters: float = 4.0e6
@@ -87,10 +104,19 @@ class Cluster:
 def emulate(plan, cost, num_ranks, cluster=Cluster(), epoch=0, seed=0, max_steps=None) -> dict:
     """Time of an epoch: in each step all ranks wait for the slowest, then reduce gradients.
 
-    cost        CostModel in seconds of a bin; its sigma is drawn for each bin, cluster.jitter for each rank and step
-    max_steps   as many steps, evenly spread, stand for the epoch
-    Returns seconds, ideal (the same work, perfectly divided, no communication), efficiency = ideal / seconds, reduce, steps, and the part of
-    the time that is lost to imbalance, noise and communication."""
+    Args:
+        plan: a Plan
+        cost: CostModel in seconds of a bin; its sigma is drawn for each bin, cluster.jitter for each rank and step
+        num_ranks: bins are assigned to as many
+        cluster: what a step costs beside its bins
+        epoch: whose steps
+        seed: of the scatter
+        max_steps: as many steps, evenly spread, stand for the epoch
+
+    Returns:
+        seconds, ideal (the same work, perfectly divided, no communication), efficiency = ideal / seconds, steps, and the parts of
+            the time that are lost to imbalance, noise and communication (reduce)
+    """
     rng = np.random.default_rng(seed)
     steps = plan.num_steps(epoch)
     chosen = np.arange(steps) if max_steps is None or steps <= max_steps else np.unique(np.linspace(0, steps - 1, max_steps).round().astype(int))

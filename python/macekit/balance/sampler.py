@@ -10,18 +10,26 @@ from .sizes import Sizes
 class Plan:
     """Which structures each optimiser step trains on, in bins of equal work.
 
-    num_atoms, num_edges  [structures] integers (memory-mapped arrays are not copied), or `Sizes` in place of both
-    virtual_bins          V, bins of one optimiser step; independent of the number of ranks
-    max_atoms, max_edges, max_graphs  of one bin; 0: no limit. A structure that fits no bin is a ValueError, never dropped
-    step_graphs           structures of one step, as many in each to within one; 0: as many as the limits allow
-    mode                  "vector" (atoms and edges, each equal in all bins) or "cost" (`cost`, a CostModel)
-    nodes                 > 1: structures stay on their node, whose ranks read nothing else
-    window_steps          steps packed together, bins of like size in one step; 0: one, or more where single structures are larger than a bin
-    block_size, window_blocks   structures that lie together; blocks among which they are shuffled
-    kind                  "balanced", or for comparison "fixed", "fairchem" (both with bin_graphs), "max-atoms", "sorted", "paper"
-
     The plan is the same on every rank and in every run: it depends on the sizes, the options, `seed` and the epoch. Steps are computed when
     they are asked for, in any order.
+
+    Args:
+        num_atoms: [structures] integers (memory-mapped arrays are not copied), or `Sizes` in place of both
+        num_edges: the same of edges
+        kind: "balanced", or for comparison "fixed", "fairchem" (both with bin_graphs), "max-atoms", "sorted", "paper"
+        cost: a CostModel, for mode "cost"
+        **options: those that follow
+
+    Options:
+
+    - virtual_bins: V, bins of one optimiser step; independent of the number of ranks
+    - max_atoms, max_edges, max_graphs: of one bin; 0: no limit. A structure that fits no bin is a ValueError, never dropped
+    - step_graphs: structures of one step, as many in each to within one; 0: as many as the limits allow
+    - mode: "vector" (atoms and edges, each equal in all bins) or "cost" (`cost`)
+    - nodes: > 1: structures stay on their node, whose ranks read nothing else
+    - window_steps: steps packed together, bins of like size in one step; 0: one, or more where single structures are larger than a bin
+    - block_size, window_blocks: structures that lie together; blocks among which they are shuffled
+    - seed: of the order
     """
 
     def __init__(self, num_atoms, num_edges=None, *, kind="balanced", cost=None, **options):
@@ -36,7 +44,7 @@ class Plan:
         return self._sampler.num_steps(epoch)
 
     def step(self, epoch, step):
-        """num_bins; bin(k): list of structures; structures, first: all bins in a row; loads [bins, 3] and total: structures, atoms, edges;
+        """One step of an epoch. It has num_bins; bin(k): list of structures; structures, first: all bins in a row; loads [bins, 3] and total: structures, atoms, edges;
         assign(num_ranks): the bins of each rank."""
         return self._sampler.step(epoch, step)
 
@@ -50,11 +58,17 @@ class BalancedBatchSampler:
             sampler.set_epoch(epoch)
             for batch in loader: ..
 
-    Takes what Plan takes, and
-    virtual_bins  default: num_ranks. Where it is larger, a rank gets several batches an optimiser step (`batches_per_step`) and should add
-                  up their gradients; with k num_ranks bins every rank gets k. Batches of ranks pair up only if num_ranks divides it, which
-                  gradient synchronisation in the backward pass (DistributedDataParallel) needs: otherwise use `steps()`.
     A batch is never empty; a rank goes without where a step has fewer structures than bins. A loss that averages over the structures of a batch should be scaled by the rank's share of the step's, see `steps()`.
+
+    Args:
+        num_atoms: as for Plan
+        num_edges: as for Plan
+        rank: this one
+        num_ranks: of all
+        virtual_bins: default: num_ranks. Where it is larger, a rank gets several batches an optimiser step (`batches_per_step`) and should add
+            up their gradients; with k num_ranks bins every rank gets k. Batches of ranks pair up only if num_ranks divides it, which
+            gradient synchronisation in the backward pass (DistributedDataParallel) needs: otherwise use `steps()`
+        **options: of Plan
     """
 
     def __init__(self, num_atoms, num_edges=None, *, rank=0, num_ranks=1, virtual_bins=None, **options):

@@ -15,7 +15,9 @@ from .. import _balance
 class Sizes:
     """Numbers of atoms and edges of a set of structures.
 
-    num_atoms, num_edges  columns of integers; those of uint16, int32, uint32, int64 are used where they lie, others copied
+    Args:
+        num_atoms: a column of integers; those of uint16, int32, uint32, int64 are used where they lie, others copied
+        num_edges: the same
     """
 
     def __init__(self, num_atoms, num_edges):
@@ -50,9 +52,9 @@ def _column(values, name):
 def sizes_of(path, r_max=None) -> Sizes:
     """Sizes of what lies at `path`.
 
-    NAME.json, NAME.npz   "num_atoms" and "num_edges", lists or arrays of one number a structure
-    a folder              a dataset of macekit prepare
-    anything else         structures that ASE reads; edges are counted within r_max (Angstrom)
+    Args:
+        path: NAME.json or NAME.npz with "num_atoms" and "num_edges", one number a structure; a folder of macekit prepare; or structures that ASE reads
+        r_max: within which edges of structures are counted, Angstrom
     """
     path = Path(path)
     if r_max is not None and (path.is_dir() or path.suffix in (".json", ".npz")):
@@ -145,7 +147,11 @@ DISTRIBUTIONS = {  # name: (structures, draw(generator, how many), max_atoms tha
 def sample(name, count=None, seed=0) -> Sizes:
     """`count` structures (default: as many as the data set has, at most 2.7 million) drawn from a distribution of DISTRIBUTIONS.
 
-    paper-mix: the eight systems of Firoz et al. (arXiv:2504.10700), one after the other; mptrj, omat24, spice: sizes like those of these sets."""
+    Args:
+        name: paper-mix: the eight systems of Firoz et al. (arXiv:2504.10700), one after the other; mptrj, omat24, spice: sizes like those of these sets
+        count: of structures
+        seed: of the drawing
+    """
     full, draw, _ = DISTRIBUTIONS[name]
     rng = np.random.default_rng(seed)
     groups = draw(rng, min(full, 2_700_000) if count is None else int(count))

@@ -246,9 +246,14 @@ class Shards:
     """
 
     def __init__(self, folder, header=None):
-        """header: the content of `dataset.json`, where it is known.
+        """Opens the folder.
 
-        @raises BrokenFile  in one sentence, for a folder that is unfinished, foreign, newer, or lacks a shard
+        Args:
+            folder: of macekit prepare
+            header: the content of `dataset.json`, where it is known
+
+        Raises:
+            BrokenFile: in one sentence, for a folder that is unfinished, foreign, newer, or lacks a shard
         """
         self.folder = os.fspath(folder)
         self.header = _read_index(self.folder) if header is None else header
@@ -380,5 +385,9 @@ def _atoms(arrays, cell, pbc, info):
 
 
 def open_shards(folder):
-    """Opens a folder made by `macekit prepare`; see `Shards`."""
+    """Opens a folder made by `macekit prepare`; see `Shards`.
+
+    Raises:
+        BrokenFile: in one sentence, for a folder that is unfinished, foreign, newer, or lacks a shard
+    """
     return Shards(folder)

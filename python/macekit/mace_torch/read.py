@@ -94,7 +94,14 @@ def state_dict(root: Record) -> dict[str, np.ndarray]:
 def convert(path, heads=None):
     """-> (hyperparameters, tensors, metadata) of a mace-torch file; nothing in the file is run.
 
-    `heads` names the heads where the file does not (some TorchScript files). What had to be left out is said as a warning.
+    What had to be left out is said as a warning.
+
+    Args:
+        path: a .model, _compiled.model, -lammps.pt or -mliap_lammps.pt
+        heads: names of the heads where the file does not keep them (some TorchScript files)
+
+    Raises:
+        ConversionError: what the file is, where it is not a model that macekit runs
     """
     if not Path(path).is_file():
         raise OSError(f"{path}: no such file")
@@ -117,7 +124,7 @@ def convert_archive(path, archive, heads=None):
 
 
 def convert_to_potential(path, heads=None):
-    """A `macekit._core.Potential` from a mace-torch file."""
+    """A loaded potential from a mace-torch file, to give to MACECalculator; arguments as for `convert`."""
     from macekit import _core
 
     hyperparameters, tensors, metadata = convert(path, heads)

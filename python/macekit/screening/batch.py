@@ -27,8 +27,14 @@ class OptionError(ValueError):
 class Batch:
     """Evaluates a potential for many calculations together.
 
-    potential: path or loaded potential. batch_atoms: structures are taken up until those that run have this many atoms, and evaluated together
-    up to this many. The rest as for MACECalculator.
+    Args:
+        potential: path, name of a potential that comes with macekit, or loaded potential
+        precision: as for MACECalculator
+        head: as for MACECalculator
+        device: as for MACECalculator
+        inputs: as for MACECalculator
+        radial: as for MACECalculator
+        batch_atoms: structures are taken up until those that run have this many atoms, and evaluated together up to this many
     """
 
     def __init__(self, potential, precision: str = "float64", head: str | None = None, device: str = "auto", inputs: dict | None = None, radial: str = "table",
@@ -54,7 +60,10 @@ class Batch:
     def run(self, calculation, items, sizes=None):
         """Yields (index, result) as calculations end, in no order: what calculation(item) returned, or the exception it ended with.
 
-        sizes: atoms of each item (default: len(item)), which decide how many run at once.
+        Args:
+            calculation: a function of one item that takes its forces from `calculator()`
+            items: what it is called with
+            sizes: atoms of each item (default: len(item)), which decide how many run at once
         """
         if self._hub is not None:
             raise RuntimeError("run() is at work already; inside a calculation use together().")

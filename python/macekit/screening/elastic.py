@@ -14,10 +14,20 @@ VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
 def elastic(atoms, batch: Batch, strain: float = 0.005, relax_first: bool = True, relax_atoms: bool = True, fmax: float = 1e-4, **options) -> dict:
     """The 6 x 6 matrix C_ij = d stress_i / d strain_j in Voigt's order xx yy zz yz xz xy, GPa.
 
-    Central differences over +-strain and +-strain/2, extrapolated (Richardson), so that the error is of fourth order. relax_atoms: the relaxed-ion
-    constants; without, the clamped-ion ones. options: of relax().
-    Returns C (6 x 6, symmetrised), asymmetry (the largest difference of C and its transpose), moduli of Voigt, Reuss and Hill (bulk, shear, Young,
-    Poisson's ratio), universal_anisotropy, eigenvalues (GPa), stable (Born: all positive), residual_pressure (GPa) and atoms.
+    Central differences over +-strain and +-strain/2, extrapolated (Richardson), so that the error is of fourth order.
+
+    Args:
+        atoms: a crystal
+        batch: evaluates all strained cells together
+        strain: the larger strain
+        relax_first: start from the relaxed structure
+        relax_atoms: the relaxed-ion constants; without, the clamped-ion ones
+        fmax: largest force left, eV/A
+        **options: of relax()
+
+    Returns:
+        C (6 x 6, symmetrised), asymmetry (the largest difference of C and its transpose), moduli of Voigt, Reuss and Hill (bulk, shear, Young,
+            Poisson's ratio), universal_anisotropy, eigenvalues (GPa), stable (Born: all positive), residual_pressure (GPa) and atoms
     """
     if not 0 < strain < 0.1:
         raise OptionError(f"strain is {strain}, it must lie between 0 and 0.1.")

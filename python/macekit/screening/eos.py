@@ -15,10 +15,20 @@ FORMS = {"birchmurnaghan": "Birch-Murnaghan", "vinet": "Vinet", "murnaghan": "Mu
 def eos(atoms, batch: Batch, strain: float = 0.06, points: int = 9, form: str = "birchmurnaghan", relax_first: bool = True, relax_atoms: bool = True, fmax: float = 0.01, **options) -> dict:
     """Energies of a structure compressed and expanded evenly, and a fit.
 
-    strain: half the range of volumes, relative. points: an odd number of volumes. relax_first: start from the relaxed structure; relax_atoms: relax
-    positions at each volume. form: one of ASE's (birchmurnaghan, vinet, murnaghan). options: of relax().
-    Returns volumes (A^3), energies (eV), equilibrium volume and energy, bulk_modulus (GPa), bulk_modulus_derivative,
-    residual (eV, largest deviation from the fit) and atoms at the equilibrium of relax_first.
+    Args:
+        atoms: a crystal
+        batch: evaluates all volumes together
+        strain: half the range of volumes, relative
+        points: an odd number of volumes
+        form: one of ASE's: birchmurnaghan, vinet, murnaghan
+        relax_first: start from the relaxed structure
+        relax_atoms: relax positions at each volume
+        fmax: largest force left, eV/A
+        **options: of relax()
+
+    Returns:
+        volumes (A^3), energies (eV), equilibrium volume and energy, bulk_modulus (GPa), bulk_modulus_derivative,
+            residual (eV, largest deviation from the fit) and atoms at the equilibrium of relax_first
     """
     if form not in FORMS:
         raise OptionError(f"equation of state '{form}' is unknown; use {', '.join(FORMS)}.")

@@ -21,9 +21,23 @@ def md(atoms, batch: Batch, steps: int = 1000, temperature: float = 300.0, ensem
        relaxation_time: float = 100.0, compressibility: float = 0.01, seed: int = 0, record: int = 10) -> dict:
     """steps of `timestep` fs from velocities of `temperature` (K), unless the structure brings momenta.
 
-    ensemble: nve, nvt (Bussi), langevin (friction in 1/fs), npt (Berendsen; pressure in GPa, compressibility in 1/GPa, relaxation_time in fs). record: every so many steps.
-    Returns atoms (with momenta), trajectory (structures), time (ps), temperature, energy (potential, eV), total_energy, volume, and drift: the slope of the total energy an
-    atom in eV/ps, and mean_temperature (K) of the second half.
+    Args:
+        atoms: the start; its momenta are used if it has some
+        batch: evaluates all structures that run together
+        steps: how many
+        temperature: K
+        ensemble: nve, nvt (Bussi), langevin, npt (Berendsen)
+        timestep: fs
+        pressure: GPa
+        friction: of langevin, 1/fs
+        relaxation_time: of nvt and npt, fs
+        compressibility: of npt, 1/GPa
+        seed: of velocities and thermostats
+        record: every so many steps
+
+    Returns:
+        atoms (with momenta), trajectory (structures), time (ps), temperature, energy (potential, eV), total_energy, volume, drift (the slope of the total energy an
+            atom in eV/ps) and mean_temperature (K) of the second half
     """
     if ensemble not in ENSEMBLES:
         raise OptionError(f"ensemble '{ensemble}' is unknown; use {', '.join(ENSEMBLES)}.")

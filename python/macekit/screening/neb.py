@@ -32,10 +32,21 @@ def neb(path, batch: Batch, images: int = 7, fmax: float = 0.03, climb: bool = T
         **options) -> dict:
     """The path between the first and the last structure of `path` (structures between them are taken as the first guess).
 
-    images: structures between the ends. climb: the highest image climbs, after the band is nearly converged. interpolation: "idpp" or "linear".
-    options: of relax(), for the ends, whose cell stays.
-    Returns images (structures), energies (eV, relative to the first), coordinate (A along the path), barrier and reverse_barrier (eV), energy_difference, fmax,
-    steps, converged.
+    Args:
+        path: structures with the same atoms and the same cell, at least the two ends
+        batch: evaluates all images together
+        images: structures between the ends
+        fmax: largest force left, eV/A
+        climb: the highest image climbs, after the band is nearly converged
+        spring: eV/A^2
+        interpolation: "idpp" or "linear"
+        max_steps: where it gives up
+        relax_ends: relax the ends first, whose cell stays
+        **options: of relax(), for the ends
+
+    Returns:
+        images (structures), energies (eV, relative to the first), coordinate (A along the path), barrier and reverse_barrier (eV), energy_difference, fmax,
+            steps, converged
     """
     first, last = path[0], path[-1]
     if len(path) < 2:

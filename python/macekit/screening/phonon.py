@@ -15,11 +15,23 @@ def phonon(atoms, batch: Batch, supercell=None, length: float = 15.0, displaceme
            fmax: float = 1e-4, bands: bool = True, **options) -> dict:
     """Harmonic phonons of a crystal.
 
-    supercell: [a, b, c] or a 3 x 3 matrix of multiples; by default each edge gets at least `length` A. displacement: A. mesh: density of the q-points of
-    densities and thermal properties, A. options: of relax().
-    Returns atoms (the primitive cell's parent that was used), supercell, num_displacements, frequencies at Gamma (THz, imaginary ones negative), lowest (THz, on the mesh
-    and along the bands), stable, force_constants, mesh frequencies' density (frequency, dos), thermal (temperature K, free_energy kJ/mol, entropy J/K/mol,
-    heat_capacity J/K/mol, per primitive cell), bands (distances, frequencies, labels) along seekpath's or phonopy's path.
+    Args:
+        atoms: a crystal
+        batch: evaluates all displaced cells together
+        supercell: [a, b, c] or a 3 x 3 matrix of multiples; by default each edge gets at least `length`
+        length: A
+        displacement: A
+        mesh: density of the q-points of densities and thermal properties, A
+        temperatures: first, last and how many, K
+        relax_first: start from the relaxed structure
+        fmax: largest force left, eV/A
+        bands: along seekpath's or phonopy's path, too
+        **options: of relax()
+
+    Returns:
+        atoms (the primitive cell's parent that was used), supercell, num_displacements, gamma (frequencies at Gamma, THz, imaginary ones negative), lowest (THz, on the mesh
+            and along the bands), stable, force_constants, dos (frequency, dos), thermal (temperature K, free_energy kJ/mol, entropy J/K/mol,
+            heat_capacity J/K/mol, per primitive cell), bands (distances, frequencies, labels)
     """
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms

@@ -39,10 +39,19 @@ def relax(atoms, calculator, fmax: float = 0.01, cell: str = "full", pressure: f
           fixed=()) -> dict:
     """The nearest minimum of energy (pressure 0) or enthalpy.
 
-    fmax: largest force left on an atom, eV/A, and on the cell as ASE's FrechetCellFilter defines it. cell: what may change: "full", "volume" (the
-    shape stays), "shape" (the volume stays), "lengths", "xy" (slabs), "z", "fixed"; structures that are not periodic keep theirs. pressure: GPa. symmetry: keep the
-    space group that the start has (spglib). fixed: indices of atoms that stay.
-    Returns atoms (a copy), energy (eV), energy_per_atom, enthalpy (eV), volume (A^3), pressure (GPa), fmax, steps, converged.
+    Args:
+        atoms: the start; it stays as it is
+        calculator: an ASE calculator, `Batch.calculator()` or another
+        fmax: largest force left on an atom, eV/A, and on the cell as ASE's FrechetCellFilter defines it
+        cell: what may change: "full", "volume" (the shape stays), "shape" (the volume stays), "lengths", "xy" (slabs), "z", "fixed"; structures that are not periodic keep theirs
+        pressure: GPa
+        symmetry: keep the space group that the start has (spglib)
+        optimizer: "LBFGS", "FIRE" or "BFGS"
+        max_steps: where it gives up; `converged` says so
+        fixed: indices of atoms that stay
+
+    Returns:
+        atoms (a copy), energy (eV), energy_per_atom, enthalpy (eV), volume (A^3), pressure (GPa), fmax, steps, converged
     """
     if cell not in CELLS:
         raise OptionError(f"cell '{cell}' is unknown; use {', '.join(CELLS)}.")

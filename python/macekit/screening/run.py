@@ -47,10 +47,20 @@ def screen(verb: str, items, potentials, folder=None, progress=None, precision: 
            batch_atoms: int = 2000, **options) -> list[dict]:
     """One line for each item, in their order: {index, name, status, numbers, result, reason, seconds}.
 
-    verb: relax, eos, elastic, phonon, neb or md. items: structures, or (name, structure); for neb, paths (lists of structures). potentials: a path or loaded potential, or
-    several, of which the first computes and the others judge: their deviation on the final structure is in numbers. folder: where lines are kept; a screening that
-    was killed goes on there. progress: called with each line. options: of the verb.
     status is "done", "not converged" or "failed"; a structure that fails does not stop the others.
+
+    Args:
+        verb: relax, eos, elastic, phonon, neb or md
+        items: structures, or (name, structure); for neb, paths (lists of structures)
+        potentials: a path, name or loaded potential, or several, of which the first computes and the others judge: their deviation on the final structure is in numbers
+        folder: where lines are kept; a screening that was killed goes on there
+        progress: called with each line
+        precision: as for MACECalculator
+        head: as for MACECalculator
+        device: as for MACECalculator
+        inputs: as for MACECalculator
+        batch_atoms: atoms evaluated together
+        **options: of the verb, the arguments of the function of that name
     """
     if verb not in VERBS:
         raise ValueError(f"verb '{verb}' is unknown; use {', '.join(VERBS)}.")

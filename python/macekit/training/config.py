@@ -430,8 +430,6 @@ def irreps(text, place, name):
 
 def _find_potentials(config):
     """Names of potentials that come with macekit become their paths; a file of that name wins."""
-    from macekit.potentials import find, shipped
-
     for name in ("foundation_model", "initial_potential"):
         if config[name] in shipped():
             config[name] = find(config[name])
@@ -553,8 +551,6 @@ def _check_fine_tuning(config, place, given):
             raise ConfigError(f"{place('lora')}: lora needs a foundation_model or initial_potential to start from.")
         config["multiheads_finetuning"] = False
         return
-    if foundation in shipped():
-        foundation = config["foundation_model"] = find(foundation)
     if "/" not in foundation and "." not in foundation:
         raise ConfigError(f"{place('foundation_model')}: foundation_model = {foundation} is no file; macekit downloads nothing. "
                           f"Give the path of a .mace or .model file, or one of {', '.join(shipped())}, which come with macekit.")
