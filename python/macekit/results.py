@@ -12,7 +12,12 @@ _OTHER_NAMES = {"total_charge": "charge", "total_spin": "spin"}
 
 def structure(atoms, head: str, inputs: dict | None = None):
     """The tuple that `_core.Evaluator.compute` takes."""
-    return (atoms.numbers, atoms.positions, np.asarray(atoms.cell.array), [bool(p) for p in atoms.pbc], head, inputs or {})
+    return structure_of(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, head, inputs)
+
+
+def structure_of(numbers, positions, cell, pbc, head: str, inputs: dict | None = None):
+    """The same from arrays."""
+    return (numbers, positions, np.asarray(cell), [bool(p) for p in pbc], head, inputs or {})
 
 
 class InputReader:

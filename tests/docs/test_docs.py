@@ -76,12 +76,13 @@ def example_folder(tmp_path_factory):
         atoms = ase.build.bulk("Si", a=5.4)
         atoms.rattle(0.1, rng=rng)
         atoms.calc = MACECalculator("silicon")
-        atoms.info.update(REF_energy=atoms.get_potential_energy(), REF_stress=atoms.get_stress(), MACE_energy=atoms.get_potential_energy())
+        energy = atoms.get_potential_energy()
+        atoms.info.update(REF_energy=energy + rng.normal(0, 0.01), REF_stress=atoms.get_stress(), MACE_energy=energy)
         atoms.arrays.update(REF_forces=atoms.get_forces(), MACE_forces=atoms.get_forces())
         atoms.calc = None
         frames.append(atoms)
-    for name in ("train", "in", "new", "old", "test", "old_test", "candidates"):
-        ase.io.write(folder / f"{name}.extxyz", frames if name == "train" else frames[:4])
+    for name in ("train", "valid", "in", "new", "old", "test", "old_test", "candidates"):
+        ase.io.write(folder / f"{name}.extxyz", frames if name in ("train", "valid") else frames[:4])
     small = {"train_file": "train.extxyz", "max_num_epochs": 1, "plot": False, "default_dtype": "float32"}
     (folder / "config.yaml").write_text(yaml.safe_dump({"name": "small", **small, "num_channels": 4, "max_L": 0, "r_max": 4.0}))
     (folder / "new.yaml").write_text(yaml.safe_dump({"name": "new", "train_file": "new.extxyz", "max_num_epochs": 1, "plot": False}))
