@@ -163,7 +163,7 @@ def test_a_committee_in_ase(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["train.extxyz", "-o", "u.mace"], "give the training structures and --calibrate"), (["--remove", "train.extxyz", "-o", "u.mace"], "or --remove alone"),
+    (["train.extxyz", "-o", "u.mace"], "give the training structures and --calibrate"), (["train.extxyz", "--remove", "-o", "u.mace"], "or --remove alone"),
     (["train.extxyz", "--calibrate", "train.extxyz", "-o", "u.npz"], "must end in .mace"), (["bare.extxyz", "--calibrate", "train.extxyz", "-o", "u.mace"], "training structure 0 has no REF_energy"),
     (["one.extxyz", "--calibrate", "train.extxyz", "-o", "u.mace"], "the training set has 1 structures"), (["train.extxyz", "--calibrate", "nan.extxyz", "-o", "u.mace"], "calibration structure 1: REF_energy is nan")])
 def test_mistakes_get_a_sentence(tiny_potential, tmp_path, monkeypatch, capsys, arguments, sentence):
