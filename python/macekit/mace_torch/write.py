@@ -27,15 +27,13 @@ _ROOT = "model/"
 def write_model(potential, path):
     """Writes a `macekit._core.Potential` as a `.model` file that mace-torch 0.3.16 loads."""
     hp, metadata = json.loads(potential.hyperparameters_json), json.loads(potential.metadata_json)
-    for what, present, command in (("dispersion", hp["dispersion"]["method"] != "None", "macekit dispersion X.mace --remove -o Y.mace"),
-                                   ("uncertainty", hp["uncertainty"], "macekit uncertainty X.mace --remove -o Y.mace")):
-        if present:
-            raise ConversionError(f"mace-torch's files hold no {what}; convert the potential without it ({command}).")
     write(path, hp, dict(potential.tensors), metadata)
 
 
 def write(path, hp, tensors, metadata):
     """The same from what `convert` returns."""
+    if hp["dispersion"]["method"] != "None":
+        raise ConversionError("mace-torch's files hold no dispersion, which would be forgotten; convert the potential without it (macekit dispersion X.mace --remove -o Y.mace).")
     kind = metadata.get("dtype", "float64")
     tensors = dense(hp, {name: np.asarray(t, kind) if t.dtype.kind == "f" else t for name, t in tensors.items()})
     storages = Storages(kind)
