@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 
+from ..potentials import find, shipped
 from . import InputError, Parser
 
 _ABOUT = """Between mace-torch's files and macekit's. Nothing in a file is executed; mace-torch is not needed.
@@ -33,6 +34,7 @@ def run(argv) -> int:
     parser.add_argument("--mace-torch", metavar="PYTHON", help="a Python interpreter that has mace-torch")
     parser.add_argument("--tolerance", type=float, help="largest difference allowed, eV/atom and eV/A (1e-6, float32 models 1e-3)")
     args = parser.parse_args(argv)
+    args.input = find(args.input) if args.input in shipped() else args.input
     to_mace = args.output.endswith(".mace")
     if not to_mace and not args.output.endswith(".model"):
         raise InputError(f"the output {args.output} must end in .mace, or in .model for mace-torch")
