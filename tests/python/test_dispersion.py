@@ -172,6 +172,7 @@ def test_command(plain, tmp_path, monkeypatch, capsys):
     assert main(["dispersion", plain, "--damping", "1", "0.7875", "0.4289", "4.4407", "--cutoff", "15", "-o", "d3.mace"]) == 0
     settings = json.loads(load("d3.mace").hyperparameters_json)["dispersion"]
     assert settings["cutoff"] == 15 and abs(settings["a2"] - 4.4407 * Bohr) < 1e-12
+    capsys.readouterr()
     assert main(["show", "d3.mace"]) == 0 and "D3(BJ) of given parameters" in capsys.readouterr().out
     assert main(["dispersion", "d3.mace", "--remove", "-o", "plain.mace"]) == 0 and main(["dispersion", "plain.mace"]) == 0
 

@@ -25,15 +25,14 @@ def run(argv) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
 
-    from macekit import _core
-
+    from macekit import _core, dispersion
     from macekit.potentials import load
 
     potential = load(args.potential)
     if args.check:
         return _check(args.potential, potential)
     hp, meta, tensors = json.loads(potential.hyperparameters_json), json.loads(potential.metadata_json), potential.tensors
-    constants = ("atomic_energies_fn.", "scale_shift.", "radial_embedding.", "pair_repulsion_fn.")
+    constants = ("atomic_energies_fn.", "scale_shift.", "radial_embedding.", "pair_repulsion_fn.", "dispersion.", "uncertainty.")
     parameters = sum(t.size for name, t in tensors.items() if "U_matrix" not in name and not name.startswith(constants))
     e0 = tensors["atomic_energies_fn.atomic_energies"]
     symbols = [_core.element_symbol(z) for z in hp["atomic_numbers"]]
@@ -61,9 +60,10 @@ def run(argv) -> int:
     if "scale_shift.scale" in tensors:
         rows.append(("scale, shift", ", ".join(f"{a:.6g} {b:.6g}" for a, b in zip(tensors["scale_shift.scale"], tensors["scale_shift.shift"])) + " eV"))
     rows.append(("heads", ", ".join(hp["heads"])))
+    rows.append(("dispersion", dispersion.describe(potential)))
     if "probes" in meta:
         rows.append(("check", f"{len(meta['probes'])} structures are stored for macekit show --check"))
-    rows += [(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value)) for key, value in meta.items() if key != "probes"]
+    rows += [(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value)) for key, value in meta.items() if key not in ("probes", "dispersion")]
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         print(f"{key:{width}}  {value}")
