@@ -80,28 +80,29 @@ def trajectory(atoms, temperature, frames, spacing, seed):
     return images
 
 
-def spread(members, structures):
-    """For each structure the largest deviation of forces of an atom, sqrt(mean over members of |F - mean F|^2), as pair_style mace and macekit screen define it."""
-    forces = [[r.forces for r in evaluate(member, structures)] for member in members]
-    return np.array([np.sqrt(((f - f.mean(0)) ** 2).sum(-1).mean(0)).max() for f in (np.array(of_one) for of_one in zip(*forces))])
+def deviation(forces):
+    """Of the members' forces: the largest deviation of an atom, sqrt(mean over members of |F - mean F|^2), as pair_style mace and macekit screen define it."""
+    forces = np.array(forces)
+    return float(np.sqrt(((forces - forces.mean(0)) ** 2).sum(-1).mean(0)).max())
 
 
 def sample(members, atoms, args, number):
     """Structures of the dynamics with their deviations: [(deviation, structure)] of each run, in order. A run ends at --stop."""
-    batch = Batch(members[0])
+    driver, judges = Batch(members[0]), [Batch(member).calculator() for member in members[1:]]
 
     def calculation(seed):
         walker, seen = atoms.copy(), []
-        walker.calc = batch.calculator()
+        walker.calc = driver.calculator()
         run = dynamics(walker, args.temperature, [number, seed])
         for _ in range(args.steps // args.every):
             run.run(args.every)
-            seen.append((spread(members, [walker])[0], Atoms(walker.symbols, walker.positions)))
+            image = Atoms(walker.symbols, walker.positions)
+            seen.append((deviation([walker.get_forces(), *(judge.get_forces(image) for judge in judges)]), image))
             if seen[-1][0] > args.stop:
                 break
         return seen
 
-    outcomes = dict(batch.run(calculation, range(args.runs), [len(atoms)] * args.runs))
+    outcomes = dict(driver.run(calculation, range(args.runs), [len(atoms)] * args.runs))  # all runs at once; each asks for forces as if it were alone
     for error in (x for x in outcomes.values() if isinstance(x, Exception)):
         raise error
     return [outcomes[k] for k in range(args.runs)]
@@ -109,15 +110,15 @@ def sample(members, atoms, args, number):
 
 def choose(runs, args, number):
     """The structures to label: those with the largest deviation between --low and --stop, or at random; of a run no neighbours in time."""
-    candidates = [(deviation, k, time, atoms) for k, run in enumerate(runs) for time, (deviation, atoms) in enumerate(run)]
+    candidates = [(spread, k, time, atoms) for k, run in enumerate(runs) for time, (spread, atoms) in enumerate(run)]
     if args.choose == "random":
         order = np.random.default_rng(number).permutation(len(candidates))
     else:
         order = np.argsort([-c[0] for c in candidates], kind="stable")
     chosen = []
-    for deviation, k, time, atoms in (candidates[i] for i in order):
-        if len(chosen) < args.add and (args.choose == "random" or deviation > args.low) and all(k != other or abs(time - at) >= args.apart for _, other, at, _ in chosen):
-            chosen.append((deviation, k, time, atoms))
+    for spread, k, time, atoms in (candidates[i] for i in order):
+        if len(chosen) < args.add and (args.choose == "random" or spread > args.low) and all(k != other or abs(time - at) >= args.apart for other, at, _ in chosen):
+            chosen.append((k, time, atoms))
     return [atoms for *_, atoms in chosen]
 
 
@@ -132,16 +133,17 @@ def round_of(folder, number, args, atoms, test):
                    stdout=open(here / "train.out", "w"))
     members = [load(str(path)) for path in sorted(here.glob("ethanol-?.mace"))]
     runs = sample(members, atoms, args, number)
-    deviations = np.array([deviation for run in runs for deviation, _ in run])
+    deviations = np.array([d for run in runs for d, _ in run])
     lengths = np.array([len(run) * args.every for run in runs])
-    results = evaluate(members[0], test)
+    predicted = [evaluate(member, test) for member in members]
+    results = predicted[0]
     wrong = np.concatenate([r.forces - a.arrays["REF_forces"] for r, a in zip(results, test)])
     energy = np.array([r.energy - a.info["REF_energy"] for r, a in zip(results, test)])
     new = [frame for frame in (label(a, f"round-{number + 1}") for a in choose(runs, args, number)) if frame is not None]
     (folder / f"round-{number + 1}").mkdir(exist_ok=True)
     save(folder / f"round-{number + 1}" / "train.extxyz", training_set + new)
     row = {"round": number, "labelled": sum(len(a) > 1 for a in training_set), "steps": float(np.mean(lengths)), "finished": int(sum(lengths == args.steps // args.every * args.every)),
-           "deviation_median": float(np.median(deviations)), "deviation_90": float(np.quantile(deviations, 0.9)), "deviation_test": float(np.median(spread(members, test))),
+           "deviation_median": float(np.median(deviations)), "deviation_90": float(np.quantile(deviations, 0.9)), "deviation_test": float(np.median([deviation([r.forces for r in of_one]) for of_one in zip(*predicted)])),
            "forces_rmse": float(np.sqrt((wrong**2).mean())), "energy_rmse": float(np.sqrt((energy**2).mean()) / len(atoms)), "added": len(new)}
     done.write_text(json.dumps(row))
     return row

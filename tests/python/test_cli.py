@@ -53,6 +53,23 @@ def test_eval_writes_what_the_calculator_gives(tmp_path, tiny_potential, frames_
         assert (a.pbc == b.pbc).all() and np.allclose(a.cell, b.cell, atol=1e-14)
 
 
+def test_eval_prints_the_errors_of_the_trainer_all_last(tmp_path, tiny_potential, frames_file, capsys):
+    """Stress: all nine components, as in the trainer's table, though files may hold six."""
+    frames, rng = ase.io.read(frames_file, ":3"), np.random.default_rng(3)
+    squares = []
+    for atoms in frames:
+        atoms.calc = MACECalculator(tiny_potential)
+        error = rng.normal(size=6)
+        atoms.info["REF_stress"] = atoms.get_stress() - error
+        squares += (error[[0, 5, 4, 5, 1, 3, 4, 3, 2]] ** 2).tolist()
+        atoms.calc = None
+    ase.io.write(frames_file, frames)
+    assert main(["eval", tiny_potential, str(frames_file), "-o", str(tmp_path / "out.extxyz")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert [row[0] for row in rows] == ["b", "a", "all"]
+    assert float(rows[2][6]) == pytest.approx(1000 * np.sqrt(np.mean(squares)), abs=2e-3)
+
+
 def test_eval_reports_the_frame_that_fails(tmp_path, tiny_potential, capsys):
     ase.io.write(tmp_path / "in.extxyz", [ase.Atoms("O"), ase.Atoms("O2", positions=[[0, 0, 0], [0, 0, 1e-6]])])
     assert main(["eval", tiny_potential, str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out.extxyz")]) == 2

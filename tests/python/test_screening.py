@@ -174,6 +174,10 @@ def test_the_command_writes_a_table_structures_and_a_page(folder, capsys):
         assert float(row["energy"]) == pytest.approx(atoms.get_potential_energy(), abs=1e-6) and float(row["fmax"]) <= 0.02
     page = open("out/report.html").read()
     assert all(row["name"] in page for row in rows) and "sortable" in page and "http" not in page.replace("http://www.w3.org", "")
+    # A structure's name goes along to the next screening.
+    assert main(["screen", "relax", "out/structures.extxyz", "-p", SILICON, "-o", "again", "--cell", "fixed", "--fmax", "0.1"]) == 0
+    assert [row["name"] for row in csv.DictReader(open("again/results.csv"))] == [row["name"] for row in rows]
+    capsys.readouterr()
     # The same again computes nothing; other options are refused.
     assert main(["screen", "relax", "in.extxyz", "-p", SILICON, "-o", "out", "--fmax", "0.02"]) == 0
     assert "6 of them in an earlier run" in capsys.readouterr().out

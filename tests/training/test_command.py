@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -98,6 +99,27 @@ def test_labels_in_the_calculator_are_taken(core, folder):
     done = macekit_train("config.yaml", "--energy_key", "energy", "--forces_key", "forces", "--max_num_epochs", "1", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "4 energy, 4 forces" in done.stdout or "5 energy, 5 forces" in done.stdout
+
+
+def test_the_free_energy_is_taken_by_name(core, folder):
+    """VASP's forces are slopes of the free energy, which ASE keeps beside the energy without smearing."""
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    frames = []
+    for k in range(6):
+        atoms = water(k)
+        energy = atoms.info.pop("REF_energy")
+        atoms.calc = SinglePointCalculator(atoms, energy=energy + 1000.0, free_energy=energy, forces=atoms.arrays.pop("REF_forces"))
+        frames.append(atoms)
+    ase.io.write(folder / "train.traj", frames)
+    options = ("--train_file", "train.traj", "--forces_key", "forces", "--max_num_epochs", "0", "--E0s", "{H: 0.0, O: 0.0}")
+    initial = []
+    for name in ("energy", "free_energy"):
+        done = macekit_train("config.yaml", "--energy_key", name, "--restart", "no", *options, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        initial.append(float(re.search(r"initial: .* E ([\d.]+) meV/atom", done.stdout)[1]))
+    assert abs(initial[0] - initial[1]) > 100000
 
 
 def single(symbol, energy):

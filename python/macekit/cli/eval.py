@@ -194,6 +194,9 @@ def write_frame(out, atoms, extxyz):
         out.write(" ".join(cells) + "\n")
 
 
+_MATRIX = [0, 5, 4, 5, 1, 3, 4, 3, 2]  # of a stress xx yy zz yz xz xy
+
+
 def print_errors(frames, results):
     """Table of errors per config_type, where reference labels are present."""
     groups: dict[str, dict[str, list]] = {}
@@ -208,13 +211,14 @@ def print_errors(frames, results):
                 group["forces"].append((r.forces - atoms.arrays["REF_forces"]).reshape(-1))
             if "REF_stress" in atoms.info and r.stress is not None:
                 reference = np.asarray(atoms.info["REF_stress"], float).reshape(-1)
-                if reference.size == 9:
-                    reference = reference[[0, 4, 8, 5, 2, 1]]
-                group["stress"].append(r.stress - reference)
+                if reference.size == 6:  # all components, as in the trainer's table
+                    reference = reference[_MATRIX]
+                group["stress"].append(r.stress[_MATRIX] - reference)
     if not any(rows for group in groups.values() for rows in group.values()):
         return
-    if len(groups) == 2:
-        groups.pop("all")
+    of_all = groups.pop("all")
+    if len(groups) > 1:
+        groups["all"] = of_all
     width = max(max(map(len, groups)), 11)
     print(f"{'config_type':{width}}  {'E, meV/atom':>20}  {'F, meV/A':>20}  {'stress, meV/A^3':>20}   (MAE  RMSE)")
     for name, group in groups.items():

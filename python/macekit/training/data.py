@@ -11,9 +11,9 @@ import numpy as np
 
 from .config import PT_HEAD, BrokenFile, ConfigError, nearest
 
-# Names under which ASE moves labels into a calculator when it reads extxyz.
-CALCULATOR = ("energy", "forces", "stress")
-LABELS = (*CALCULATOR, "virials")
+# Names under which ASE keeps labels in a calculator; free_energy is the one whose slopes are VASP's forces.
+CALCULATOR = ("energy", "free_energy", "forces", "stress")
+LABELS = ("energy", "forces", "stress", "virials")
 ISOLATED = "IsolatedAtom"  # config_type of single atoms whose energies are E0s
 
 
