@@ -54,11 +54,12 @@ atom_style      atomic
 read_data       si.data
 pair_style      mace
 pair_coeff      * * $(python -c 'from macekit import potentials; print(potentials.find("silicon"))') Si
+thermo_style    custom step pe
 thermo_modify   format float %.12g
 run             0
 INPUT
 for launch in "" "mpirun -np 2"; do
-  say "$launch lmp -in in.mace"
+  say "${launch:+$launch }lmp -in in.mace"
   OMP_NUM_THREADS=1 $launch lmp -in in.mace -log none >lmp.out || { tail -n 20 lmp.out; exit 1; }
   python - <<'PYTHON'
 lines = open("lmp.out").read().splitlines()

@@ -65,7 +65,7 @@ def test_program_outside_the_tree(outside, silicon):
 
 
 def test_balance_outside_the_tree(outside):
-    assert run(outside / "bins") == (0, "3\n")
+    assert run(outside / "bins") == (0, "9\n")
 
 
 def test_headers_are_found_by_the_names_that_they_have_in_the_tree(prefix):

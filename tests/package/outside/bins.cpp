@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// bins: structures in one step of a sampler over nine structures, three a step.
+// bins: the structures that all steps of one epoch see, out of nine.
+#include <cstdint>
 #include <cstdio>
 
 #include "training/balance/sampler.hpp"
@@ -8,5 +9,8 @@ int main() {
   using namespace macekit::balance;
   Options options;
   options.virtual_bins = 2, options.max_atoms = 100, options.step_graphs = 3;
-  std::printf("%d\n", static_cast<int>(make_sampler(Kind::balanced, sizes_of(std::vector<Size>(9, {5, 40})), options)->step(0, 0).total.graphs));
+  const auto sampler = make_sampler(Kind::balanced, sizes_of(std::vector<Size>(9, {5, 40})), options);
+  std::int64_t graphs = 0;
+  for (std::int64_t k = 0; k < sampler->num_steps(0); ++k) graphs += sampler->step(0, k).total.graphs;
+  std::printf("%d\n", static_cast<int>(graphs));
 }
