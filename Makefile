@@ -26,7 +26,8 @@ test: build
 	@BUILD=$(BUILD) cmake/wheel.sh
 	@BUILD=$(BUILD) tests/run.sh
 
-wheel: build
+wheel:
+	@BUILD=$(BUILD) JOBS=$(JOBS) cmake/build.sh macekit_wheel
 	@BUILD=$(BUILD) cmake/wheel.sh
 
 cuda:

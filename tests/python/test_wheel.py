@@ -57,6 +57,16 @@ def run(environment, *command, ranks=0, folder=None, **variables):
     return done.returncode, done.stdout + done.stderr
 
 
+def test_licences_of_what_is_inside(environment):
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
+    licences = {path.stem: path.read_text() for path in (site / "macekit" / "licences").glob("*.txt")}
+    for library in (site / "macekit.libs").iterdir():
+        assert licences[library.name.split("-")[0].split(".")[0]], library.name
+    assert (site / "macekit_lammps" / "maceplugin.so").exists() and "GNU GENERAL PUBLIC LICENSE" in licences["maceplugin"] and "Version 2, June 1991" in licences["maceplugin"]
+    (info,) = site.glob("macekit-*.dist-info")
+    assert (info / "licenses" / "LICENSE").exists() and (info / "licenses" / "THIRD_PARTY.md").exists()
+
+
 @pytest.fixture
 def silica(tmp_path, tiny_potential):
     atoms = lammps_support.rattled_silica(3)
