@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -75,3 +76,39 @@ def deviation(forces, energies):
     """
     forces = np.asarray(forces)
     return np.sqrt(((forces - forces.mean(0)) ** 2).sum(-1).mean(0)), float(np.std(energies))
+
+
+class StressOrder:
+    """Notices labels of the stress with components exchanged or the sign turned: they are then nearer to the predictions otherwise read."""
+
+    NAMES = ("yz", "xz", "xy")
+
+    def __init__(self):
+        self.count, self.squares, self.products = 0, np.zeros((2, 6)), np.zeros((6, 6))
+
+    def add(self, predicted, label):
+        """Stresses [3, 3] of one structure."""
+        p, q = (np.asarray(s, float).reshape(9)[[0, 4, 8, 5, 2, 1]] for s in (predicted, label))
+        self.count += 1
+        self.squares += p * p, q * q
+        self.products += np.outer(p, q)
+
+    def finding(self) -> str | None:
+        """What to do, where the labels otherwise read are at most half as far from the predictions."""
+        if self.count < 3:
+            return None
+
+        def distance(order, sign=1):
+            return self.squares.sum() - 2 * sign * sum(self.products[k, order[k]] for k in range(6))
+
+        as_is = distance(range(6))
+        if distance(range(6), -1) < as_is / 4:
+            return "the labels of the stress have the opposite sign: it must be positive under tension"
+        # Of the shear components alone, which are small beside the others.
+        shears = {order: self.squares[:, 3:].sum() - 2 * sum(self.products[3 + k, 3 + order[k]] for k in range(3)) for order in itertools.permutations(range(3))}
+        best = min(shears, key=shears.get)
+        if shears[best] >= shears[0, 1, 2] / 4:
+            return None
+        error, other = (1000 * max(0.0, shears[order] / (3 * self.count)) ** 0.5 for order in ((0, 1, 2), best))
+        names = ", ".join(self.NAMES[best.index(place)] for place in range(3))
+        return f"the stress labels called yz, xz, xy seem to be {names}: their errors would fall from {error:.2g} to {other:.2g} meV/A^3; the order is xx yy zz yz xz xy"

@@ -199,7 +199,10 @@ _MATRIX = [0, 5, 4, 5, 1, 3, 4, 3, 2]  # of a stress xx yy zz yz xz xy
 
 def print_errors(frames, results):
     """Table of errors per config_type, where reference labels are present."""
+    from macekit.results import StressOrder
+
     groups: dict[str, dict[str, list]] = {}
+    orders: dict[str, StressOrder] = {}
     for atoms, r in zip(frames, results):
         if r.error:
             continue
@@ -214,6 +217,7 @@ def print_errors(frames, results):
                 if reference.size == 6:  # all components, as in the trainer's table
                     reference = reference[_MATRIX]
                 group["stress"].append(r.stress[_MATRIX] - reference)
+                orders.setdefault(name, StressOrder()).add(r.stress[_MATRIX], reference)
     if not any(rows for group in groups.values() for rows in group.values()):
         return
     of_all = groups.pop("all")
@@ -227,6 +231,9 @@ def print_errors(frames, results):
             d = 1000 * np.concatenate(group[key]) if group[key] else None
             cells.append(f"{'-':>20}" if d is None or not d.size else f"{np.abs(d).mean():10.3f}{np.sqrt((d * d).mean()):10.3f}")
         print(f"{name:{width}}  " + "  ".join(cells))
+    for name, order in orders.items():
+        if name in groups and (finding := order.finding()):
+            print(f"macekit eval: {name}: {finding}", file=sys.stderr)
 
 
 class Progress:

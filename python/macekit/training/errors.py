@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from ..results import StressOrder
 
 LABELS = ("energy", "forces", "stress", "virials")
 
@@ -32,6 +33,7 @@ class Errors:
     def __init__(self):
         self.sums = {}  # {config_type: {label: array of SUMS}}
         self.points = {what: ([], []) for what in LABELS}
+        self.stress_orders = {}  # {config_type: StressOrder}
 
     def add(self, what, kind, predicted, reference, shown):
         predicted, reference = np.ravel(predicted), np.ravel(reference)
@@ -62,6 +64,7 @@ def collect(engine, model, dataset, frames, batch_size, heads=("Default",)):
             result.add("forces", kind, forces, frame["forces"], shown)
         if frame["stress"] is not None and stress_weight > 0:
             result.add("stress", kind, stress, frame["stress"], shown)
+            result.stress_orders.setdefault(kind, StressOrder()).add(stress, frame["stress"])
         if frame["virials"] is not None and virials_weight > 0:
             result.add("virials", kind, virials / size, frame["virials"] / size, shown)
     return result
@@ -88,6 +91,12 @@ def summarise(collected):
         entry["frames"] = int(sum(sums["energy"][0] for sums in chosen))
         result[kind] = entry
     return result
+
+
+def stress_findings(collected):
+    """Sentences about labels of the stress that are otherwise read than meant. collected: {set: Errors}."""
+    found = ((name, kind, order.finding()) for name, errors in collected.items() for kind, order in errors.stress_orders.items())
+    return [f"{name}, {kind}: {finding}." for name, kind, finding in found if finding]
 
 
 def table(summaries, measure="rmse"):

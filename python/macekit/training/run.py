@@ -420,6 +420,8 @@ def _finish(core, config, trainer, model, names, sets, datasets, plan, receipt, 
         summaries["old data"] = {"before": receipt.before["all"], "after": after["all"], "by config_type": {"before": receipt.before, "after": after}}
         shown |= {"old data, before": receipt.before, "old data, after": after}
     screen.show(errors.table(shown, "mae" if "MAE" in config["error_table"] else "rmse"))
+    for finding in errors.stress_findings(collected):
+        screen.warn(finding)
     if receipt:
         screen.say(foundation.sentence(receipt.before, after))
     with open(f"{stem}.errors.json", "w", encoding="utf-8") as file:
