@@ -29,7 +29,7 @@ def shaken(atoms, rng, volumes, strain, displacement):
 
 
 def new_structure(cell, seed):
-    return shaken(bulk("Si", a=5.467).repeat(cell), np.random.default_rng([1, seed]), (0.95, 1.35), 0.04, 0.15)
+    return shaken(bulk("Si", a=5.467).repeat(cell), np.random.default_rng([1, seed]), (0.95, 1.35), 0.03, 0.1)
 
 
 def old_structure(cell, seed):
@@ -41,7 +41,7 @@ def old_structure(cell, seed):
         atoms = bulk("Si", a=5.467).repeat(cell)
         if kind == "vacancy":
             del atoms[0]
-        atoms = shaken(atoms, rng, (0.95, 1.05), 0.03, {"crystal": 0.03, "hot": 0.15, "vacancy": 0.08}[kind])
+        atoms = shaken(atoms, rng, (0.95, 1.05), 0.03, {"crystal": 0.03, "hot": 0.1, "vacancy": 0.08}[kind])
     atoms.info["config_type"] = kind
     return atoms
 

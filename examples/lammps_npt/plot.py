@@ -27,7 +27,7 @@ kelvin, kelvin_error = mean_and_error(temperature)
 bar, bar_error = mean_and_error(pressure)
 drift = 1000 * np.polyfit(time, conserved, 1)[0]
 print(f"temperature       {kelvin:.1f} +- {kelvin_error:.1f} K over {time[-1]:.1f} ps")
-print(f"pressure          {bar / 1e4:.3f} +- {bar_error / 1e4:.3f} GPa")
+print(f"pressure          {round(bar / 1e4, 3) + 0.0:.3f} +- {bar_error / 1e4:.3f} GPa")
 print(f"lattice constant  {lattice:.4f} +- {lattice_error:.4f} A, at 0 K {a0:.4f} A: {100 * (lattice / a0 - 1):+.3f} +- {100 * lattice_error / a0:.3f} %")
 print(f"conserved energy  drifts by {drift:.3f} meV/atom/ps")
 
@@ -44,7 +44,7 @@ for (left, right), (values, label) in zip(axes, rows):
     right.tick_params(left=False, bottom=False, labelbottom=False)
     right.spines[["bottom", "left"]].set_visible(False)
 axes[0, 0].axhline(kelvin, color="black", lw=0.8)
-axes[0, 0].set_title(f"silicon, mean of {kelvin:.0f} K and {bar / 1e4:.2f} GPa", loc="left", fontsize=10)
+axes[0, 0].set_title(f"silicon at {kelvin:.0f} K (mean), {round(bar / 1e4, 2) + 0.0:.2f} GPa", loc="left", fontsize=10)
 for k in (0, 1):
     axes[1, k].axhspan(lattice - lattice_error, lattice + lattice_error, color="black", alpha=0.15, lw=0)
     axes[1, k].axhline(lattice, color="black", lw=0.8)

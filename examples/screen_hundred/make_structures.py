@@ -66,7 +66,7 @@ def structures():
         del defect[[int(i) for i in gone]]
         defect.rattle(0.05, rng=rng)  # off the symmetric saddle
         yield f"vacancy-{k + 1}" if len(gone) == 1 else f"divacancy-{k}", defect
-    for k, place in enumerate([(0.5, 0.5, 0.5), (0.625, 0.625, 0.375), (0.4, 0.55, 0.45), (0.3, 0.3, 0.6)]):  # tetrahedral, hexagonal, two others; in cubic cells
+    for k, place in enumerate([(0.5, 0.5, 0.5), (0.625, 0.625, 0.625), (0.4, 0.55, 0.45), (0.3, 0.3, 0.6)]):  # tetrahedral, hexagonal, two others; in cubic cells
         defect = host + Atoms("Si", [np.array(place) * 5.467])
         defect.rattle(0.05, rng=rng)
         yield f"interstitial-{k + 1}", defect

@@ -3,7 +3,7 @@
 source "$(dirname "$0")/../start.sh"
 
 echo "== 1/4 structures =="
-python make_structures.py "$run/hundred.extxyz" --every "$(size 1 7)"
+python make_structures.py "$run/hundred.extxyz" --every "$(size 1 13)"
 echo
 echo "== 2/4 relax atoms and cells =="
 status=0   # 2: some structure failed, which is for the report
@@ -11,7 +11,7 @@ macekit screen relax "$run/hundred.extxyz" -p silicon -o "$run/relaxed" --fmax "
 [ $status -eq 0 ] || [ $status -eq 2 ]
 echo
 echo "== 3/4 rank =="
-python rank.py "$run/relaxed/structures.extxyz" "$run/best.extxyz" --best "$(size 6 2)"
+python rank.py "$run/relaxed/structures.extxyz" "$run/best.extxyz" --best "$(size 6 1)"
 echo
 echo "== 4/4 the best in more detail =="
 macekit screen eos "$run/best.extxyz" -p silicon -o "$run/eos"
