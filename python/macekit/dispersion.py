@@ -144,5 +144,5 @@ def _tad():
         import tad_dftd3.reference
         import torch
     except ImportError as error:
-        raise ValueError(f"the tables of D3 come from the package tad-dftd3, which is not installed ({error}): pip install tad-dftd3.") from None
+        raise ValueError(f"the tables of D3 come from the package tad-dftd3, which is not installed ({error}): pip install tad-dftd3, or macekit[d3].") from None
     return tad_dftd3, torch
