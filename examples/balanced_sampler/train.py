@@ -2,7 +2,8 @@
 """macekit's BalancedBatchSampler in a training loop of one's own, with DistributedDataParallel:
 
     torchrun --standalone --nproc-per-node 2 train.py --sampler fixed balanced     # one after the other, to compare
-    torchrun --standalone --nproc-per-node 2 train.py --checkpoint run/state.pt    # goes on from there if it was stopped
+    torchrun --standalone --nproc-per-node 2 train.py --checkpoint state.pt --at 70    # writes a checkpoint after 70 steps
+    torchrun --standalone --nproc-per-node 2 train.py --continue-from state.pt         # as after a kill
 
 The model is a toy, a network of sums over pair distances. The data are those of examples/water, some of them repeated in space (energies and forces repeat too), so
 that structures have 36 to 576 atoms. Printed for each epoch: how busy the ranks were, and how evenly edges were spread over them.
@@ -126,8 +127,8 @@ def train(args, kind, data):
     loader = DataLoader(data, batch_sampler=sampler, collate_fn=collate)  # (2)
 
     first_epoch = steps_done = steps_of_all = 0
-    if args.checkpoint and os.path.exists(args.checkpoint):
-        state = torch.load(args.checkpoint)
+    if args.continue_from:
+        state = torch.load(args.continue_from)
         model.module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         sampler.load_state_dict(state["sampler"])  # (5)
@@ -146,10 +147,9 @@ def train(args, kind, data):
             edges.append(len(batch["i"]))
             sum_of_losses += loss.item()
             steps_done, steps_of_all = steps_done + 1, steps_of_all + 1
-            if steps_of_all == args.stop_after:
-                if rank == 0:
-                    torch.save({"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "sampler": sampler.state_dict(steps_done)}, args.checkpoint)  # (5)
-                return say(f"stopped in epoch {epoch} after step {steps_done}")
+            if args.checkpoint and kind == "balanced" and steps_of_all == args.at and rank == 0:
+                torch.save({"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "sampler": sampler.state_dict(steps_done)}, args.checkpoint)  # (5)
+                say(f"checkpoint in epoch {epoch} after step {steps_done}")
         seconds = time.perf_counter() - start
         mine = torch.tensor([seconds - wait.seconds, wait.seconds, sum_of_losses / len(edges), *edges], dtype=torch.float64)
         table = [torch.zeros_like(mine) for _ in range(num_ranks)]
@@ -177,11 +177,12 @@ def main():
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--step", type=int, default=16, help="structures of a step, on all ranks")
     parser.add_argument("--structures", type=int, default=240)
-    parser.add_argument("--checkpoint", help="written by --stop-after; a training continues from where it is there")
-    parser.add_argument("--stop-after", type=int, default=0, metavar="STEPS", help="write the checkpoint and stop, as a job does whose time is over")
+    parser.add_argument("--checkpoint", metavar="FILE", help="written by the balanced training after --at steps")
+    parser.add_argument("--at", type=int, default=70, metavar="STEPS")
+    parser.add_argument("--continue-from", metavar="FILE")
     args = parser.parse_args()
-    if args.checkpoint and args.sampler != ["balanced"] or args.stop_after and not args.checkpoint:
-        parser.error("--stop-after needs --checkpoint, and that --sampler balanced: a place in an epoch is what DistributedSampler cannot go back to")
+    if args.continue_from and args.sampler != ["balanced"]:
+        parser.error("--continue-from needs --sampler balanced: DistributedSampler cannot go back to a place in an epoch")
     dist.init_process_group("gloo")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
     data = Structures(WATER / "train.extxyz", args.structures, repeat=True)

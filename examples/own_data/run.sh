@@ -13,7 +13,7 @@ echo "== 3/5 look at the data =="
 macekit data check "$run"/data/*.extxyz --r-max 4.5 --html "$run/data.html"
 echo
 echo "== 4/5 train =="
-macekit train config.yaml --work_dir "$run" --restart no --max_num_epochs "$(size 60 8)" \
+macekit train config.yaml --work_dir "$run" --restart no --max_num_epochs "$(size 60 8)" --plot "$(size true false)" \
   --train_file "$run/data/train.extxyz" --valid_file "$run/data/valid.extxyz" --test_file "$run/data/test.extxyz"
 echo
 echo "== 5/5 errors on runs that it has not seen =="
