@@ -75,8 +75,9 @@ system() {
 unpack_kokkos() {  # FOLDER
   local archive="$cache/kokkos-$kokkos_version.tar.gz"
   if ! echo "$kokkos_sha256  $archive" | sha256sum -c 2>/dev/null; then
-    # pip asks the archive for its metadata, with build tools of its own; those may come as wheels.
-    python3 -m pip download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
+    # A pip of our own: Debian's Python has none. It asks the archive for its metadata, with build tools of its own; those may come as wheels.
+    python3 -m venv "$1/pip"
+    "$1/pip/bin/pip" download --no-deps --no-binary "${kokkos_carrier%%=*}" -d "$1" "$kokkos_carrier"
     mv "$1"/pycompadre-*.tar.gz "$archive"
     echo "$kokkos_sha256  $archive" | sha256sum -c
   fi
