@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the run says about silicon, and a picture: python plot.py THERMO.txt OUT.png [A0]
 
-A0: lattice constant at 0 K (A), 5.4670 on the card of `silicon`. Errors are those of means over blocks of the run.
+A0: lattice constant at 0 K (A), 5.4671 on the card of `silicon`. Errors are those of means over blocks of the run.
 """
 import sys
 
@@ -14,7 +14,7 @@ import numpy as np
 BLOCKS = 8
 WINDOW = 0.5  # ps, of running means
 thermo, out = sys.argv[1:3]
-a0 = float(sys.argv[3]) if len(sys.argv) > 3 else 5.4670
+a0 = float(sys.argv[3]) if len(sys.argv) > 3 else 5.4671
 time, temperature, a, pressure, potential, conserved = np.loadtxt(thermo, unpack=True)
 
 

@@ -35,10 +35,11 @@ def crystal(path, symbol, structure, a, frames):
     atoms = bulk(symbol, structure, a=float(a))
     curve, constants = eos(atoms, batch, fmax=1e-4), elastic(atoms, batch)
     waves = phonon(atoms, batch, supercell=[4, 4, 4])
+    frequency, density = waves["dos"]["frequency"], waves["dos"]["dos"]
     C, cells = constants["C"], {"diamond": 8, "fcc": 4, "bcc": 2}
     print(f"\n| {symbol}, {structure} | |\n|---|---|\n| lattice constant | {(curve['volume'] / len(atoms) * cells[structure]) ** (1 / 3):.4f} A |"
           f"\n| bulk modulus (Birch-Murnaghan) | {curve['bulk_modulus']:.1f} GPa |\n| C11, C12, C44, atoms relaxed | {C[0, 0]:.1f}, {C[0, 1]:.1f}, {C[3, 3]:.1f} GPa |"
-          f"\n| highest frequency at Gamma | {waves['gamma'].max():.2f} THz |\n| lowest frequency | {waves['lowest']:.2f} THz |")
+          f"\n| highest phonon frequency | {frequency[density > 1e-6].max():.2f} THz |\n| lowest frequency | {waves['lowest']:.2f} THz |")
     strained = [atoms for atoms in frames if atoms.info.get("config_type") == "Elastic"]
     dft = slopes(strained, [full(atoms.info["REF_stress"]) for atoms in strained])
     ours = slopes(strained, [full(result.stress) for result in evaluate(path, strained)])
