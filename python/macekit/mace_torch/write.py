@@ -32,7 +32,7 @@ def write_model(potential, path):
 
 def write(path, hp, tensors, metadata):
     """The same from what `convert` returns."""
-    if hp["dispersion"]["method"] != "None":
+    if hp.get("dispersion", {}).get("method", "None") != "None":
         raise ConversionError("mace-torch's files hold no dispersion, which would be forgotten; convert the potential without it (macekit dispersion X.mace --remove -o Y.mace).")
     kind = metadata.get("dtype", "float64")
     tensors = dense(hp, {name: np.asarray(t, kind) if t.dtype.kind == "f" else t for name, t in tensors.items()})

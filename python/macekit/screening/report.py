@@ -113,6 +113,7 @@ def _overview(columns, lines):
             axis.set_xlabel(c.head)
             axis.set_ylabel("structures")
             axis.yaxis.get_major_locator().set_params(integer=True)
+            axis.xaxis.get_major_locator().set_params(nbins=5)
 
         yield c.head.split(",")[0], figure(draw)
 

@@ -52,7 +52,7 @@ VERBS = {
                 (_ENERGY, Column("volume_per_atom", "volume, A^3/atom", 3), Column("bulk_modulus", "bulk modulus, GPa", 1), Column("bulk_modulus_derivative", "its derivative", 2),
                  Column("residual", "deviation from the fit, eV", 5))),
     "elastic": Verb("elastic constants and moduli", elastic,
-                    (Column("C11", "C11, GPa", 1), Column("C12", "C12", 1), Column("C44", "C44", 1), Column("bulk_modulus", "bulk, GPa", 1), Column("shear_modulus", "shear, GPa", 1),
+                    (Column("C11", "C11, GPa", 1), Column("C12", "C12, GPa", 1), Column("C44", "C44, GPa", 1), Column("bulk_modulus", "bulk, GPa", 1), Column("shear_modulus", "shear, GPa", 1),
                      Column("young_modulus", "Young, GPa", 1), Column("poisson_ratio", "Poisson", 3), Column("universal_anisotropy", "anisotropy", 3), Column("lowest_eigenvalue", "lowest eigenvalue, GPa", 2))),
     "phonon": Verb("phonons, their density and thermal properties", phonon,
                    (Column("lowest", "lowest frequency, THz", 3), Column("highest", "highest, THz", 3), Column("heat_capacity_300", "heat capacity at 300 K, J/K/mol", 3),
