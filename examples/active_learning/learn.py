@@ -154,17 +154,20 @@ def draw(rows, path):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, 2, figsize=(7, 2.9), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
     labelled = [row["labelled"] for row in rows]
-    axes[0].plot(labelled, [1000 * row["forces_rmse"] for row in rows], "o-", color="black", label="error on the test (RMSE)")
-    axes[0].plot(labelled, [1000 * row["deviation_test"] for row in rows], "s--", color="#2a6f97", label="deviation on the test (median)")
-    axes[0].plot(labelled, [1000 * row["deviation_90"] for row in rows], "^:", color="#c8553d", label="deviation in the runs (9 of 10 below)")
-    axes[0].set(xlabel="labelled structures", ylabel="forces, meV/Å", yscale="log")
-    axes[0].legend(frameon=False, fontsize=8)
-    axes[1].plot(labelled, [row["steps"] for row in rows], "o-", color="black")
-    axes[1].set(xlabel="labelled structures", ylabel="mean steps of a run until it is stopped", ylim=(0, None))
+    for key, style, color, label in (("deviation_90", "^:", "#c8553d", "deviation in the runs (9 of 10 below)"), ("deviation_test", "s--", "#2a6f97", "deviation on the test (median)"),
+                                     ("forces_rmse", "o-", "black", "error on the test (RMSE)")):
+        axis.plot(labelled, [1000 * row[key] for row in rows], style, color=color, label=label)
+    axis.set(xlabel="labelled structures", ylabel="forces, meV/Å", yscale="log", xticks=labelled)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:.0f}")
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
 
 

@@ -34,7 +34,7 @@ print(f"conserved energy  drifts by {drift:.3f} meV/atom/ps")
 
 def running(values):
     """Mean over WINDOW about each time; nothing at the ends."""
-    width = max(1, round(WINDOW / (time[1] - time[0])))
+    width = min(len(time), max(1, round(WINDOW / (time[1] - time[0]))))
     means = np.convolve(values, np.ones(width) / width, mode="valid")
     before = (width - 1) // 2
     return time[before: before + len(means)], means

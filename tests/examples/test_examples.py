@@ -129,13 +129,13 @@ def test_fine_tune(run, silicon):
     rows = {line[:34].strip(): line[34:].split() for line in text.splitlines() if line.startswith(("silicon as", "fine-tuned"))}
     assert float(rows["fine-tuned, no replay"][1]) < float(rows["silicon as it comes"][1])
     assert float(rows["silicon as it comes"][-1]) == pytest.approx(silicon[0], abs=1e-3)
-    assert float(rows["fine-tuned with replay, old head"][-1]) == pytest.approx(silicon[0], abs=0.03)
+    assert float(rows["fine-tuned with replay, old head"][-1]) == pytest.approx(silicon[0], abs=0.1)
 
 
 def test_lammps_npt(run, silicon):
     text, folder = run("lammps_npt")
     time, temperature, a, pressure, energy, conserved = np.loadtxt(folder / "thermo.txt", unpack=True)
-    assert len(time) == 21 and time[-1] == pytest.approx(0.4)
+    assert len(time) == 11 and time[-1] == pytest.approx(0.2)
     assert 150 < temperature.mean() < 450 and abs(a.mean() - silicon[0]) < 0.03
     assert np.ptp(conserved) < 0.3 * np.ptp(energy)
     assert float(re.search(r"lattice constant +([\d.]+)", text)[1]) == pytest.approx(a.mean(), abs=1e-4)
