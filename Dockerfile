@@ -4,7 +4,7 @@
 #   docker run --rm -it -v "$PWD:/home/macekit/work" -w /home/macekit/work macekit macekit doctor
 # The trainer is in the wheel; add PyTorch by  --build-arg EXTRAS=lmp,train  (several GB).
 FROM debian:12-slim AS wheel
-ENV BUILD=/build MACEKIT_CACHE=/cache
+ENV MACEKIT_CACHE=/cache
 WORKDIR /macekit
 COPY cmake cmake
 RUN cmake/dependencies.sh system kokkos python wheel
@@ -13,7 +13,7 @@ RUN cmake/build.sh macekit_wheel && cmake/wheel.sh
 
 FROM debian:12-slim
 ARG EXTRAS=lmp
-COPY --from=wheel /build/dist/ /tmp/wheel/
+COPY --from=wheel /macekit/build/dist/ /tmp/wheel/
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/* \
   && python3 -m venv /opt/macekit \
   && /opt/macekit/bin/pip install --no-cache-dir "$(echo /tmp/wheel/*.whl)[$EXTRAS]" \
