@@ -59,7 +59,7 @@ axes[1, 0].text(0.01, 0.97, f"mean {lattice:.4f} ± {lattice_error:.4f} Å", tra
 axes[1, 0].text(0.99, 0.97, f"at 0 K {a0:.4f} Å", transform=axes[1, 0].transAxes, va="top", ha="right", color=RED)
 bottom, top = axes[1, 0].get_ylim()
 axes[1, 0].set_ylim(min(bottom, a0 - 0.1 * (top - bottom)), top)
-axes[2, 0].plot(time, change, color="black", lw=1.2, label=f"conserved ({drift:+.2f} meV/atom/ps)")
+axes[2, 0].plot(time, change, color="black", lw=1.2, label=f"conserved ({drift:+.3f} meV/atom/ps)")
 axes[2, 0].legend(frameon=False, ncols=2, loc="upper left", borderaxespad=0.2, fontsize=9)
 axes[2, 0].set_xlabel("time, ps")
 figure.savefig(out, dpi=150)
