@@ -85,7 +85,6 @@ def main():
 
     for k in range(args.trajectories):
         atoms, images = calculate(starts[2 * k]), []
-        LBFGS(atoms, logfile=None, maxstep=0.1).run(fmax=0, steps=3)  # from another method's structure
         MaxwellBoltzmannDistribution(atoms, temperature_K=400, rng=np.random.default_rng(k))
         dynamics = Langevin(atoms, 1.0 * units.fs, temperature_K=400, friction=0.02 / units.fs, rng=np.random.default_rng(k))
         dynamics.attach(lambda: images.append(snapshot(atoms)), interval=args.spacing)
