@@ -13,11 +13,12 @@ RUN cmake/build.sh macekit_wheel && cmake/wheel.sh
 
 FROM debian:12-slim
 ARG EXTRAS=lmp
-COPY --from=wheel /macekit/build/dist/ /tmp/wheel/
+WORKDIR /opt/macekit
+COPY --from=wheel /macekit/build/dist/ wheel/
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/* \
-  && python3 -m venv /opt/macekit \
-  && /opt/macekit/bin/pip install --no-cache-dir "$(echo /tmp/wheel/*.whl)[$EXTRAS]" \
-  && rm -r /tmp/wheel \
+  && python3 -m venv . \
+  && bin/pip install --no-cache-dir "$(echo wheel/*.whl)[$EXTRAS]" \
+  && rm -r wheel \
   && useradd --create-home macekit
 ENV PATH=/opt/macekit/bin:$PATH
 USER macekit

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 SETS = [("paper-mix", 3072), ("mptrj", 1024), ("omat24", 700), ("spice", 1024)]
@@ -43,14 +44,11 @@ print(steps, made, (time.process_time() - start) / structures * 1e6, before / 10
 
 def plan(arguments):
     """The report of macekit plan."""
-    out = f"/tmp/macekit-balance-{os.getpid()}.json"
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "plan.json")
         subprocess.run([sys.executable, "-m", "macekit", "plan", *map(str, arguments), "--json", out], check=True, stdout=subprocess.DEVNULL)
         with open(out) as file:
             return json.load(file)
-    finally:
-        if os.path.exists(out):
-            os.remove(out)
 
 
 def rows_of(label, report):
