@@ -24,12 +24,24 @@ def serve(work):
         print((time.perf_counter() - start) / count, flush=True)
 
 
+def _environment(python, threads):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    if python != sys.executable:
+        environment["PYTHONPATH"] = ""
+    return environment
+
+
+def run_with_mace_torch(script, options):
+    """Runs `script --worker options` with mace-torch's Python and options["threads"] to its end; what it wrote as JSON to options["results"]."""
+    python = os.environ["MACEKIT_PEER_PYTHON"]
+    subprocess.run([python, "-W", "ignore", script, "--worker", json.dumps(options)], check=True, env=_environment(python, options["threads"]))
+    with open(options["results"]) as file:
+        return json.load(file)
+
+
 class Worker:
     def __init__(self, python, script, options, threads):
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-        if python != sys.executable:
-            environment["PYTHONPATH"] = ""
-        self.process = subprocess.Popen([python, script, "--worker", json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen([python, script, "--worker", json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(python, threads))
         while (line := self.process.stdout.readline()).strip() != "ready":
             if not line:
                 raise SystemExit(f"the worker {options} stopped before it was ready")

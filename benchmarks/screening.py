@@ -78,10 +78,7 @@ def main():
         lines = screen("relax", frames, args.potential, fmax=args.fmax, max_steps=args.max_steps)
         ours = time.perf_counter() - start
         options = {"model": model, "structures": sample, "results": results, "fmax": args.fmax, "max_steps": args.max_steps, "threads": args.threads}
-        subprocess.run([os.environ["MACEKIT_PEER_PYTHON"], "-W", "ignore", __file__, "--worker", json.dumps(options)], check=True,
-                       env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": str(args.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
-        with open(results) as file:
-            peer = json.load(file)
+        peer = compare.run_with_mace_torch(__file__, options)
     steps = sum(line["numbers"].get("steps", 0) for line in lines if "numbers" in line)
     theirs = np.mean([p["seconds"] for p in peer]) * len(frames)
     same = 0

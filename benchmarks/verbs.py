@@ -21,6 +21,9 @@ import numpy as np
 from ase import units
 from ase.build import bulk
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import compare  # noqa: E402
+
 STRAIN, MD_STEPS, FMAX = 0.005, 100, 1e-4
 FULL = {"diamond": (2, 2, 2), "bcc": (3, 3, 3), "fcc": (2, 2, 2)}  # cubic cells of supercells
 
@@ -237,10 +240,7 @@ def main():
             seconds = time.perf_counter() - start
             ase.io.write(structures, item)
             options = {"model": model, "structures": structures, "results": results, "verb": verb, "threads": args.threads}
-            subprocess.run([os.environ["MACEKIT_PEER_PYTHON"], "-W", "ignore", __file__, "--worker", json.dumps(options)], check=True,
-                           env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": str(args.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"})
-            with open(results) as file:
-                peer = json.load(file)
+            peer = compare.run_with_mace_torch(__file__, options)
             said = []
             for name, theirs in peer["found"].items():
                 a, b = np.asarray(mine[name], float), np.asarray(theirs, float)

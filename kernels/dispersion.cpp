@@ -9,10 +9,6 @@
 
 namespace macekit::MACEKIT_ISA {
 
-double coordination(const DispersionTables&, int, const int*, Shell&);
-void dispersion_pairs(const DispersionTables&, const DispersionAtom&, const int*, const double*, Shell&, DispersionSums&);
-void coordination_forces(const DispersionTables&, int, double, const int*, const double*, Shell&, DispersionSums&);
-
 namespace {
 
 using V = Vector<double>;

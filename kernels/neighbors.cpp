@@ -70,6 +70,45 @@ std::array<Vec3, 3> complete(const double* cell, const std::array<bool, 3>& peri
   return h;
 }
 
+// Atoms moved into the cell; wraps[i] remembers by how many cells atom i was moved.
+struct Wrapped {
+  struct {
+    std::array<Vec3, 3> h, reciprocal;
+  } lattice;
+  std::vector<Vec3> positions;
+  std::vector<std::array<int, 3>> wraps;
+};
+
+Wrapped wrap(int num_atoms, const double* positions, const double* cell, const std::array<bool, 3>& periodic, double r_max) {
+  require<InputError>(std::isfinite(r_max) && r_max > 0, "neighbors: the cut-off must be positive, got ", r_max, ".");
+  require<InputError>(num_atoms >= 0, "neighbors: the number of atoms must not be negative, got ", num_atoms, ".");
+  for (int i = 0; i < num_atoms; ++i)
+    for (int k = 0; k < 3; ++k)
+      if (!std::isfinite(positions[3L * i + k]))
+        throw InputError("neighbors: the position of atom " + std::to_string(i) + " is not a finite number.");
+  Wrapped result;
+  auto& [h, reciprocal] = result.lattice;
+  h = complete(cell, periodic);
+  reciprocal = {cross(h[1], h[2]), cross(h[2], h[0]), cross(h[0], h[1])};
+  const double volume = dot(h[0], reciprocal[0]);
+  for (Vec3& g : reciprocal)
+    for (double& x : g) x /= volume;
+  result.wraps.assign(num_atoms, {0, 0, 0});
+  for (int i = 0; i < num_atoms; ++i) {
+    const Vec3 x = {positions[3L * i], positions[3L * i + 1], positions[3L * i + 2]};
+    Vec3& moved = result.positions.emplace_back(x);
+    for (int a = 0; a < 3; ++a) {
+      if (!periodic[a]) continue;
+      const double whole = std::floor(dot(reciprocal[a], x));
+      if (!(std::abs(whole) < 1e9))
+        throw InputError("neighbors: atom " + std::to_string(i) + " is more than a billion cells away; check its position.");
+      result.wraps[i][a] = static_cast<int>(whole);
+      for (int k = 0; k < 3; ++k) moved[k] -= whole * h[a][k];
+    }
+  }
+  return result;
+}
+
 struct Image {
   std::array<int, 3> cells;
   Vec3 offset;
@@ -117,43 +156,23 @@ class BinTable {
 }  // namespace
 
 Neighbors find_neighbors(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double r_max) {
-  require<InputError>(std::isfinite(r_max) && r_max > 0, "neighbors: the cut-off must be positive, got ", r_max, ".");
-  require<InputError>(num_atoms >= 0, "neighbors: the number of atoms must not be negative, got ", num_atoms, ".");
-  for (int i = 0; i < num_atoms; ++i)
-    for (int k = 0; k < 3; ++k)
-      if (!std::isfinite(positions[3L * i + k]))
-        throw InputError("neighbors: the position of atom " + std::to_string(i) + " is not a finite number.");
-  const std::array<Vec3, 3> h = complete(cell, periodic);
-  std::array<Vec3, 3> reciprocal = {cross(h[1], h[2]), cross(h[2], h[0]), cross(h[0], h[1])};
-  const double volume = dot(h[0], reciprocal[0]);
-  for (Vec3& g : reciprocal)
-    for (double& x : g) x /= volume;
+  const Wrapped atoms = wrap(num_atoms, positions, cell, periodic, r_max);
+  const auto& [h, reciprocal] = atoms.lattice;
+  const std::vector<Vec3>& wrapped = atoms.positions;
+  const std::vector<std::array<int, 3>>& wraps = atoms.wraps;
   Neighbors result;
   result.first.assign(num_atoms + 1, 0);
   if (num_atoms == 0) return result;
 
-  // Wrapped positions and their fractional coordinates; wraps[i] remembers by how many cells atom i was moved.
-  std::vector<Vec3> wrapped(num_atoms), fraction(num_atoms);
-  std::vector<std::array<int, 3>> wraps(num_atoms, {0, 0, 0});
+  std::vector<Vec3> fraction(num_atoms);
   Vec3 low, high;
   low.fill(std::numeric_limits<double>::max()), high.fill(std::numeric_limits<double>::lowest());
-  for (int i = 0; i < num_atoms; ++i) {
-    const Vec3 x = {positions[3L * i], positions[3L * i + 1], positions[3L * i + 2]};
-    wrapped[i] = x;
-    for (int a = 0; a < 3; ++a) {
-      if (!periodic[a]) continue;
-      const double whole = std::floor(dot(reciprocal[a], x));
-      if (!(std::abs(whole) < 1e9))
-        throw InputError("neighbors: atom " + std::to_string(i) + " is more than a billion cells away; check its position.");
-      wraps[i][a] = static_cast<int>(whole);
-      for (int k = 0; k < 3; ++k) wrapped[i][k] -= whole * h[a][k];
-    }
+  for (int i = 0; i < num_atoms; ++i)
     for (int a = 0; a < 3; ++a) {
       const double f = dot(reciprocal[a], wrapped[i]);
       fraction[i][a] = periodic[a] ? std::clamp(f, 0.0, 1.0) : f;
       low[a] = std::min(low[a], f), high[a] = std::max(high[a], f);
     }
-  }
 
   // Bins at least r_max wide where the cell allows. A sender lies within `reach` bins of its receiver.
   std::array<int, 3> bins, reach, most_cells{};
@@ -309,6 +328,41 @@ Neighbors find_neighbors(int num_atoms, const double* positions, const double* c
       }
     }
   return result;
+}
+
+Images periodic_images(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double cutoff) {
+  const Wrapped atoms = wrap(num_atoms, positions, cell, periodic, cutoff);
+  const auto& [h, reciprocal] = atoms.lattice;
+  Images images;
+  Vec3 low, high;
+  low.fill(std::numeric_limits<double>::max()), high.fill(std::numeric_limits<double>::lowest());
+  for (const Vec3& x : atoms.positions) {
+    images.positions.insert(images.positions.end(), x.begin(), x.end());
+    for (int k = 0; k < 3; ++k) low[k] = std::min(low[k], x[k]), high[k] = std::max(high[k], x[k]);
+  }
+  std::array<int, 3> reach{};
+  for (int a = 0; a < 3; ++a)
+    if (periodic[a]) reach[a] = 1 + static_cast<int>(cutoff * length(reciprocal[a]));
+  for (int p = -reach[0]; p <= reach[0]; ++p)
+    for (int q = -reach[1]; q <= reach[1]; ++q)
+      for (int r = -reach[2]; r <= reach[2]; ++r) {
+        if (p == 0 && q == 0 && r == 0) continue;
+        Vec3 shift;
+        for (int k = 0; k < 3; ++k) shift[k] = p * h[0][k] + q * h[1][k] + r * h[2][k];
+        for (int i = 0; i < num_atoms; ++i) {
+          Vec3 x;
+          double r2 = 0;  // to the box around the atoms
+          for (int k = 0; k < 3; ++k) {
+            x[k] = atoms.positions[i][k] + shift[k];
+            const double outside = std::max({low[k] - x[k], x[k] - high[k], 0.0});
+            r2 += outside * outside;
+          }
+          if (r2 >= cutoff * cutoff) continue;
+          images.positions.insert(images.positions.end(), x.begin(), x.end());
+          images.owner.push_back(i);
+        }
+      }
+  return images;
 }
 
 int Neighbors::num_isolated() const {

@@ -28,4 +28,12 @@ struct Neighbors {
 /// Deterministic: senders ascending, then shifts in lexicographic order. O(N) for fixed density.
 Neighbors find_neighbors(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double r_max);
 
+/// The atoms of a periodic structure and the copies of them that lie within a distance of its cell's atoms: ghosts without periodicity.
+struct Images {
+  std::vector<double> positions;  ///< [N + ghosts][3] Angstrom; atoms first, wrapped into the cell
+  std::vector<int> owner;         ///< [ghosts] atom that each is a copy of
+};
+/// Arguments and errors as of find_neighbors.
+Images periodic_images(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double cutoff);
+
 }  // namespace macekit

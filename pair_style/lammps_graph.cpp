@@ -26,6 +26,12 @@ bool LammpsGraph::find_rows(const LAMMPS_NS::Atom *atom, const std::vector<int> 
   return row_of_atom_ != before;
 }
 
+std::vector<double> LammpsGraph::positions(const LAMMPS_NS::Atom *atom) const {
+  std::vector<double> x;
+  for (int i : atom_of_row_) x.insert(x.end(), atom->x[i], atom->x[i] + 3);
+  return x;
+}
+
 template <class NewRow, class Pair>
 void LammpsGraph::for_pairs(const LAMMPS_NS::Atom *atom, const LAMMPS_NS::NeighList *list, const NewRow &new_row, const Pair &pair) const {
   // The list need not be in the order of atoms, nor hold all of them.

@@ -23,6 +23,8 @@ class LammpsGraph {
   /// The neighbour list in rows instead of atoms, with the pairs of the skin.
   /// @param count, start  [num_nodes] neighbours of each row and place of the first among `entries`
   void list_rows(const LAMMPS_NS::Atom *atom, const LAMMPS_NS::NeighList *list, std::vector<int> &count, std::vector<int> &entries, std::vector<std::int64_t> &start) const;
+  /// [num_rows][3]
+  std::vector<double> positions(const LAMMPS_NS::Atom *atom) const;
   Graph view() const { return data_.view(); }
   int num_rows() const { return static_cast<int>(atom_of_row_.size()); }
   int num_nodes() const { return num_rows() - data_.num_ghosts; }

@@ -290,9 +290,7 @@ const LammpsExchange &PairMACE::exchange() const { return *impl_->exchange; }
 PairMACE::DeviceArrays PairMACE::device_arrays() {
   Implementation::Device &d = *impl_->device;
   const LammpsGraph &graph = impl_->graph;
-  const std::vector<int> &atom_of_row = graph.atom_of_row();
-  std::vector<double> x;
-  for (int i : atom_of_row) x.insert(x.end(), atom->x[i], atom->x[i] + 3);
+  const std::vector<double> x = graph.positions(atom);
   d.x.copy_in(x.data(), x.size());
   if (neighbor->ago == 0 || d.list.num_nodes != graph.num_nodes() || rows_changed_) {
     std::vector<int> count, entries;
@@ -310,8 +308,7 @@ void PairMACE::add_dispersion(int number) {
   Member &member = s.members[number];
   if (s.forces_on_device())
     throw InputError("the dispersion of this potential is computed on CPUs, so mace/kk cannot run on a GPU with it; use pair_style mace device gpu.");
-  std::vector<double> x;
-  for (int i : s.graph.atom_of_row()) x.insert(x.end(), atom->x[i], atom->x[i] + 3);
+  const std::vector<double> x = s.graph.positions(atom);
   s.exchange->use_rows(s.graph.row_of_atom(), false);
   member.dispersion->compute(s.graph.num_nodes(), s.graph.num_rows(), x.data(), s.graph.species(), *s.exchange, s.dispersion);
   for (int row = 0; row < s.graph.num_nodes(); ++row) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/error.hpp"
 #include "kernels/parts.hpp"
@@ -67,68 +66,6 @@ void Dispersion::compute(int num_nodes, int num_rows, const double* positions, c
     std::copy_n(sums[i].force, 3, &result.forces[3L * i]);
     std::copy_n(sums[i].virial, 9, &result.atom_virial[9L * i]);
   }
-}
-
-Images periodic_images(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double cutoff) {
-  Images images;
-  images.positions.assign(positions, positions + 3L * num_atoms);
-  if (num_atoms == 0 || (!periodic[0] && !periodic[1] && !periodic[2])) return images;
-  // Gram-Schmidt gives the reciprocal vectors of the periodic directions in their span.
-  double dual[3][3] = {};
-  for (int a = 0; a < 3; ++a) {
-    if (!periodic[a]) continue;
-    double v[3] = {cell[3 * a], cell[3 * a + 1], cell[3 * a + 2]};
-    std::vector<std::array<double, 3>> orthonormal;
-    for (int b = 0; b < 3; ++b) {
-      if (b == a || !periodic[b]) continue;
-      std::array<double, 3> w = {cell[3 * b], cell[3 * b + 1], cell[3 * b + 2]};
-      for (const auto& o : orthonormal) {
-        const double overlap = w[0] * o[0] + w[1] * o[1] + w[2] * o[2];
-        for (int k = 0; k < 3; ++k) w[k] -= overlap * o[k];
-      }
-      const double size = std::sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2]);
-      for (double& x : w) x /= size;
-      orthonormal.push_back(w);
-    }
-    for (const auto& o : orthonormal) {
-      const double overlap = v[0] * o[0] + v[1] * o[1] + v[2] * o[2];
-      for (int k = 0; k < 3; ++k) v[k] -= overlap * o[k];
-    }
-    const double square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
-    for (int k = 0; k < 3; ++k) dual[a][k] = v[k] / square;
-  }
-  double low[3], high[3];
-  int reach[3] = {};
-  for (int k = 0; k < 3; ++k) low[k] = std::numeric_limits<double>::max(), high[k] = std::numeric_limits<double>::lowest();
-  for (int i = 0; i < num_atoms; ++i) {
-    double* x = &images.positions[3L * i];
-    for (int a = 0; a < 3; ++a) {
-      if (!periodic[a]) continue;
-      const double whole = std::floor(dual[a][0] * x[0] + dual[a][1] * x[1] + dual[a][2] * x[2]);
-      for (int k = 0; k < 3; ++k) x[k] -= whole * cell[3 * a + k];
-    }
-    for (int k = 0; k < 3; ++k) low[k] = std::min(low[k], x[k]), high[k] = std::max(high[k], x[k]);
-  }
-  for (int a = 0; a < 3; ++a)
-    if (periodic[a]) reach[a] = 1 + static_cast<int>(cutoff * std::sqrt(dual[a][0] * dual[a][0] + dual[a][1] * dual[a][1] + dual[a][2] * dual[a][2]));
-  for (int p = -reach[0]; p <= reach[0]; ++p)
-    for (int q = -reach[1]; q <= reach[1]; ++q)
-      for (int r = -reach[2]; r <= reach[2]; ++r) {
-        if (p == 0 && q == 0 && r == 0) continue;
-        double shift[3];
-        for (int k = 0; k < 3; ++k) shift[k] = p * cell[k] + q * cell[3 + k] + r * cell[6 + k];
-        for (int i = 0; i < num_atoms; ++i) {
-          double x[3], outside = 0;
-          for (int k = 0; k < 3; ++k) {
-            x[k] = images.positions[3L * i + k] + shift[k];
-            outside += std::pow(std::max({low[k] - x[k], x[k] - high[k], 0.0}), 2);
-          }
-          if (outside >= cutoff * cutoff) continue;
-          images.positions.insert(images.positions.end(), x, x + 3);
-          images.owner.push_back(i);
-        }
-      }
-  return images;
 }
 
 }  // namespace macekit

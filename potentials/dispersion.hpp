@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The dispersion that a potential may carry: D3(BJ), added to what its network gives.
 #pragma once
-#include <array>
 #include <memory>
 #include <vector>
 
@@ -37,15 +36,7 @@ class Dispersion {
   std::vector<double> coordination_, weight_, weight_slope_, slope_;
 };
 
-/// Copies of the atoms of a periodic structure that lie within `cutoff` of its cell: ghosts for Dispersion.
-struct Images {
-  std::vector<double> positions;  ///< [N + ghosts][3]; atoms first, wrapped into the cell
-  std::vector<int> owner;         ///< [ghosts] atom that each is a copy of
-};
-/// @param cell  [3][3] rows are lattice vectors, Angstrom; independent where periodic
-Images periodic_images(int num_atoms, const double* positions, const double* cell, std::array<bool, 3> periodic, double cutoff);
-
-/// Fills ghosts from the atoms that they are copies of.
+/// Fills ghosts from the atoms that they are copies of (periodic_images in kernels/neighbors.hpp).
 class ImageExchange final : public Exchange {
  public:
   ImageExchange(int num_atoms, const std::vector<int>& owner) : num_atoms_(num_atoms), owner_(&owner) {}

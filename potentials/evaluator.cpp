@@ -44,7 +44,7 @@ class EvaluatorOf final : public Evaluator {
   void compute(const Graph& graph, Exchange& exchange, const Request& request, Evaluation& result) override {
     Executor<T>& executor = start(graph, result);
     result.edge_gradient.assign(request.gradient ? 3L * graph.num_edges : 0, 0.0);
-    if (request.uncertainty && !uncertainty_) uncertainty_ = std::make_unique<LastLayerUncertainty>(potential_);
+    if (request.uncertainty && !uncertainty_) uncertainty_ = std::make_unique<LastLayerUncertainty>(potential_, invariant_columns());
     const bool features = request.node_features || request.uncertainty;
     if (request.gradient && !features) {
       executor.forward_and_adjoint(graph, exchange, result.node_energy.data(), graph_energy_.data(), result.edge_gradient.data());
@@ -53,10 +53,10 @@ class EvaluatorOf final : public Evaluator {
       if (request.gradient) executor.adjoint(exchange, result.edge_gradient.data());
     }
     constants_.sum(graph, graph_energy_, result);
-    result.node_features.clear();
-    if (request.node_features) result.node_features = layer_features(graph, false);
-    result.node_uncertainty.clear(), result.uncertainty.clear();
-    if (request.uncertainty) uncertainty_->compute(graph, layer_features(graph, true), result);
+    result.node_features.clear(), result.node_uncertainty.clear(), result.uncertainty.clear();
+    if (features) result.node_features = layer_features(graph);
+    if (request.uncertainty) uncertainty_->compute(graph, result);
+    if (!request.node_features) result.node_features.clear();
     check_finite(graph, result);
   }
   void compute(const ResidentAtoms& atoms, Exchange& exchange, Evaluation& energies, ResidentForces& forces) override {
@@ -115,8 +115,8 @@ class EvaluatorOf final : public Evaluator {
   std::size_t memory() const override { return machine_->executor.memory() + machine_->tables.memory() + edges_.bytes(); }
 
  private:
-  // [N][..] of all layers in mace-torch's order; only_invariants: those with l = 0.
-  std::vector<double> layer_features(const Graph& graph, bool only_invariants) const {
+  // [N][..] of all layers in mace-torch's order.
+  std::vector<double> layer_features(const Graph& graph) const {
     struct Layer {
       std::vector<T> values;
       int l_max, row, stride;
@@ -124,7 +124,7 @@ class EvaluatorOf final : public Evaluator {
     std::vector<Layer> layers;
     for (const auto& layer : machine_->program.layer_outputs) {
       const SlotInfo& info = machine_->program.slots[layer.h];
-      layers.push_back({machine_->executor.slot(layer.h), only_invariants ? 0 : layer.l_max, info.components * info.channels, info.channels});
+      layers.push_back({machine_->executor.slot(layer.h), layer.l_max, info.components * info.channels, info.channels});
     }
     std::vector<double> features;
     for (int i = 0; i < graph.num_nodes; ++i)

@@ -13,16 +13,16 @@ namespace macekit {
 
 class LastLayerUncertainty {
  public:
+  /// @param invariant_columns  of node_features
   /// @throws InputError  if the potential holds no factor
-  explicit LastLayerUncertainty(const Potential& potential);
-  /// Fills node_uncertainty and uncertainty.  @param invariants  [N][columns]
-  void compute(const Graph& graph, const std::vector<double>& invariants, Evaluation& result) const;
+  LastLayerUncertainty(const Potential& potential, std::vector<int> invariant_columns);
+  /// Fills node_uncertainty and uncertainty from node_features.
+  void compute(const Graph& graph, Evaluation& result) const;
 
  private:
   double deviation(const double* f) const;
-  int columns_;
-  const std::vector<double>* factor_;  // L, [columns][columns], of the potential
   Potential potential_;
+  std::vector<int> columns_;
 };
 
 }  // namespace macekit

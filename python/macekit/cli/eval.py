@@ -128,11 +128,13 @@ def run(argv) -> int:
 def write_hessians(path, potential, frames, results, heads, atoms_of_it, precision, inputs, radial):
     from macekit import MACECalculator
 
-    hessians = {}
+    hessians, calculators = {}, {}
     for k, (atoms, result, head) in enumerate(zip(frames, results, heads)):
         if result.error:
             continue
-        hessians[f"hessian_{k}"] = MACECalculator(potential, precision, head or None, inputs=inputs, radial=radial).get_hessian(atoms, atoms_of_it)
+        if head not in calculators:
+            calculators[head] = MACECalculator(potential, precision, head or None, inputs=inputs, radial=radial)
+        hessians[f"hessian_{k}"] = calculators[head].get_hessian(atoms, atoms_of_it)
     temporary = f"{path}.tmp{os.getpid()}.npz"
     np.savez(temporary, **hessians)
     os.replace(temporary, path)
