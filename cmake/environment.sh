@@ -12,6 +12,7 @@ place() { sed -n "s/^$1=//p" "$build/dependencies.txt"; }
 echo "export PATH='$build/bin:$(place lammps)/bin:$(place python)/bin':\"\$PATH\""
 echo "export PYTHONPATH='$PWD/python':\"\${PYTHONPATH:-}\""
 echo "export LAMMPS_PLUGIN_PATH='$build/pair_style'"
+echo "export LAMMPS_POTENTIALS=\"\${LAMMPS_POTENTIALS:+\$LAMMPS_POTENTIALS:}\"'$PWD/potentials'"
 echo "export MACEKIT_BUILD='$build'"
 echo "export MACEKIT_LMP='$(place lammps)/bin/lmp'"
 [ -z "$(place peer)" ] || echo "export MACEKIT_PEER_PYTHON='$(place peer)/bin/python'"

@@ -197,7 +197,8 @@ void PairMACE::coeff(int narg, char **arg) {
   impl_->members.clear();
   try {
     for (std::string &file : files) {
-      const std::string found = utils::get_potential_file_path(file);
+      std::string found = utils::get_potential_file_path(file);
+      if (found.empty()) found = utils::get_potential_file_path(file + ".mace");  // by its name, as elsewhere in macekit
       if (!found.empty()) file = found;
       const Potential potential = Potential::load(file);
       Member member{potential, potential.head_of(impl_->head), std::vector<int>(atom->ntypes + 1, -1), nullptr, {}, Dispersion::of(potential)};

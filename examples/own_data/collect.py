@@ -14,17 +14,16 @@ REF_energy is the energy whose slopes are the forces: VASP's free energy (e_fr_e
 import argparse
 import collections
 import fnmatch
-import gzip
 import os
 import random
-import re
 import sys
 import warnings
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 from ase.io import iread, write
+
+from macekit.data import vasp
 
 ISOLATED = 6.0  # A
 
@@ -33,42 +32,12 @@ class Refused(Exception):
     """Why a run is left out."""
 
 
-def open_text(path):
-    return gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else open(path, errors="replace")
-
-
-def converged_vasprun(path):
-    """For each ionic step whether it was self-consistent before NELM electronic steps."""
-    limit, steps = None, []
-    try:
-        with open_text(path) as file:
-            for _, element in ElementTree.iterparse(file):
-                if element.tag == "i" and element.get("name") == "NELM":
-                    limit = int(element.text)
-                elif element.tag == "calculation":
-                    steps.append(len(element.findall("scstep")))
-                    element.clear()
-    except ElementTree.ParseError as error:
-        raise Refused(f"the file ends in the middle ({error}); the job was killed or still runs") from None
-    return [limit is None or count < limit for count in steps]
-
-
-def converged_outcar(path):
-    """The same, from what VASP says after each ionic step."""
-    with open_text(path) as file:
-        text = file.read()
-    if "General timing and accounting" not in text:
-        raise Refused("the file has no end (General timing and accounting); the job was killed or still runs")
-    return ["EDIFF is reached" in part for part in re.split(r"FREE ENERGIE OF THE ION-ELECTRON SYSTEM", text)[:-1]]
-
-
 def read_run(path):
     """[(frame number, structure with its labels, or the reason to leave it out)]"""
-    name, converged = path.name, None
-    if name.startswith("vasprun.xml"):
-        converged = converged_vasprun(path)
-    elif name.startswith("OUTCAR"):
-        converged = converged_outcar(path)
+    try:
+        converged = vasp.self_consistent(path)
+    except ValueError as error:
+        raise Refused(str(error).removeprefix(f"{path}: ")) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -77,7 +46,7 @@ def read_run(path):
         raise Refused(f"ASE cannot read it: {error or type(error).__name__}") from None
     if converged is not None and len(converged) != len(frames):
         raise Refused(f"ASE finds {len(frames)} steps, the file has {len(converged)}")
-    return [(k, labelled(atoms) if converged is None or converged[k] else "not self-consistent") for k, atoms in enumerate(frames)]
+    return [(k, labelled(atoms) if converged is None or converged[k] else vasp.NOT_CONVERGED) for k, atoms in enumerate(frames)]
 
 
 def labelled(atoms):

@@ -59,12 +59,12 @@ def test_own_data(run):
 
 
 def test_the_files_of_vasp_are_read_by_macekit_itself(tmp_path):
-    """What README.md of own_data says for runs that are all good."""
+    """The command in README.md of own_data; steps and files that are not finished have their sentence, in the trainer too."""
     import sys
 
     sys.path.insert(0, str(EXAMPLES / "own_data"))
     from ase.calculators.singlepoint import SinglePointCalculator
-    from make_runs import write_vasprun
+    from make_runs import NELM, write_vasprun
 
     frames = []
     for k in range(3):
@@ -81,6 +81,21 @@ def test_the_files_of_vasp_are_read_by_macekit_itself(tmp_path):
     data = open_shards(str(tmp_path / "data"))
     assert len(data) == 4
     assert sorted(data[k].info["free_energy"] for k in range(4)) == pytest.approx([-10, -10, -9, -8])
+
+    from macekit.training.config import ConfigError
+    from macekit.training.data import read
+
+    write_vasprun(tmp_path / "b" / "vasprun.xml", frames[:1], {"IBRION": 0}, NELM)
+    done = subprocess.run([*command, "--fresh"], capture_output=True, text=True)
+    assert done.returncode != 0 and "b/vasprun.xml frame 0" in done.stderr and "not self-consistent" in done.stderr
+    done = subprocess.run([*command, "--fresh", "--skip-bad-frames"], capture_output=True, text=True)
+    assert done.returncode == 0 and len(open_shards(str(tmp_path / "data"))) == 3, done.stderr
+    with pytest.raises(ConfigError, match="frame 0: not self-consistent"):
+        read(str(tmp_path / "b" / "vasprun.xml"), {}, [])
+    whole = (tmp_path / "b" / "vasprun.xml").read_text()
+    (tmp_path / "b" / "vasprun.xml").write_text(whole[: len(whole) // 2])
+    done = subprocess.run([*command, "--fresh"], capture_output=True, text=True)
+    assert done.returncode != 0 and "b/vasprun.xml: the file ends in the middle" in done.stderr
 
 
 def test_collect_reads_outcars_and_other_files(tmp_path):

@@ -53,7 +53,7 @@ units           metal
 atom_style      atomic
 read_data       si.data
 pair_style      mace
-pair_coeff      * * $(python -c 'from macekit import potentials; print(potentials.find("silicon"))') Si
+pair_coeff      * * silicon Si
 thermo_style    custom step pe
 thermo_modify   format float %.12g
 run             0

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """pair_style mace and mace/kk against ASE on the same structures; ranks, newton, hybrid, units, and wrong input."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -254,6 +256,20 @@ def test_style_may_be_given_twice(tmp_path, silica, expected, tiny_potential):
     code, output = lammps.run(tmp_path, text, 2)
     assert code == 0, output[-2000:]
     assert abs(lammps.thermo(output)[-1]["PotEng"][0] - expected[0]) / len(silica) < 1e-9
+
+
+def test_potentials_by_name(tmp_path, silica, expected, tiny_potential, monkeypatch):
+    """`name` is name.mace in a folder of LAMMPS_POTENTIALS, a file of the working folder first; the name of one that comes with macekit is there by `make env`."""
+    write_data(tmp_path, silica)
+    (tmp_path / "here").mkdir()
+    shutil.copy(tiny_potential, tmp_path / "here" / "tiny.mace")
+    monkeypatch.setenv("LAMMPS_POTENTIALS", f"{tmp_path / 'here'}:{os.environ.get('LAMMPS_POTENTIALS', '')}")
+    code, output = lammps.run(tmp_path, script("tiny", steps=0))
+    assert code == 0 and abs(lammps.thermo(output)[0]["PotEng"][0] - expected[0]) / len(silica) < 1e-9, output[-2000:]
+    code, output = lammps.run(tmp_path, script("", steps=0, style="hybrid/overlay mace zero 5.0", coeff="pair_coeff * * mace silicon NULL Si\npair_coeff * * zero"))
+    assert code == 0, output[-2000:]
+    code, output = lammps.run(tmp_path, script("silicone", steps=0))
+    assert code != 0 and "silicone" in output and "no such" in output.lower().replace("\n", " "), output[-2000:]
 
 
 MISTAKES = {

@@ -154,6 +154,9 @@ def test_dynamics(batch):
     hot = md(silicon(1, spread=0.01)[0], batch, steps=50, ensemble="nvt", temperature=600)
     again = md(silicon(1, spread=0.01)[0], batch, steps=50, ensemble="nvt", temperature=600)
     assert np.array_equal(hot["energy"], again["energy"])
+    with pytest.raises(Failure, match="exploded|collapsed") as error:  # steps far too long; what led there is kept
+        md(silicon(1)[0], batch, steps=200, ensemble="nve", timestep=40.0, temperature=3000)
+    assert 0 < len(error.value.result["trajectory"]) == len(error.value.result["energy"]) < 21
 
 
 @pytest.fixture
@@ -183,6 +186,21 @@ def test_the_command_writes_a_table_structures_and_a_page(folder, capsys):
     assert "6 of them in an earlier run" in capsys.readouterr().out
     assert main(["screen", "relax", "in.extxyz", "-p", SILICON, "-o", "out", "--fmax", "0.05"]) == 2
     assert "choose another folder" in capsys.readouterr().err
+
+
+def test_dynamics_leave_trajectories_also_where_they_explode(folder, capsys):
+    few = ["screen", "md", "in.extxyz", "-p", SILICON, "-o"]
+    assert main([*few, "calm", "--steps", "20"]) == 0
+    frames = ase.io.read("calm/trajectories/5.extxyz", ":")
+    assert [atoms.info["time"] for atoms in frames] == pytest.approx([0, 0.01, 0.02]) and frames[0].info["name"] == "in.extxyz:5"
+    atoms = frames[-1].copy()
+    atoms.calc = MACECalculator(SILICON)
+    assert frames[-1].info["macekit_energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    assert main([*few, "wild", "--steps", "200", "--timestep", "40", "--temperature", "3000"]) == 2
+    said = capsys.readouterr().err
+    assert "ps" in said and ("exploded" in said or "collapsed" in said)
+    failed = [row for row in csv.DictReader(open("wild/results.csv")) if row["status"] == "failed"]
+    assert failed and all(len(ase.io.read(f"wild/trajectories/{row['name'].split(':')[1]}.extxyz", ":")) for row in failed)
 
 
 def test_two_kills_lose_nothing_and_compute_nothing_twice(folder):

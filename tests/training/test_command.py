@@ -27,6 +27,7 @@ radial_MLP: [8]
 MLP_irreps: 4x0e
 batch_size: 2
 max_num_epochs: 3
+plot: false
 """
 
 
@@ -47,7 +48,7 @@ def test_a_training_from_file_to_potential(core, folder):
     import ase.io
 
     ase.io.write(folder / "test.extxyz", [water(k) for k in range(30, 33)], format="extxyz")
-    done = macekit_train("config.yaml", "--test_file", "test.extxyz", "--loss", "stress", "--start_stage_two=2", cwd=folder)
+    done = macekit_train("config.yaml", "--test_file", "test.extxyz", "--loss", "stress", "--start_stage_two=2", "--plot", "true", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "relative F %" in done.stdout and "validation loss" in done.stdout and "stage two begins with epoch 3" in done.stdout
     assert {"w.mace", "w.stage-one.mace", "w.curve.png", "w.parity-train.png", "w.parity-test.png", "w.errors.json", "w.config.yaml"} <= set(os.listdir(folder))

@@ -72,7 +72,6 @@ CONFIG = SMALL_CONFIG + """
 radial_MLP: [8]
 MLP_irreps: 4x0e
 batch_size: 2
-plot: false
 """
 
 

@@ -71,7 +71,8 @@ r_max: 3.5
 num_channels: 4
 max_L: 1
 max_ell: 1
-correlation: 2"""
+correlation: 2
+plot: false"""
 
 
 def small_hyperparameters(**changes):

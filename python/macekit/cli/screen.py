@@ -16,8 +16,8 @@ _ABOUT = """One calculation over many structures, evaluated together.
   macekit screen md    *.cif -p si.mace -o md --temperature 600 --steps 5000
 
 Structures are files that ASE reads; every frame is a structure (neb: every file is a path). Further potentials after the first (-p a.mace -p b.mace) judge the
-results: where their forces differ, the structure is flagged. The folder gets results.csv, structures.extxyz, report.html and results.jsonl, one line for
-each structure as soon as it is finished; the same command goes on after a kill. Options of the verb are those of the Python functions of macekit.screening.
+results: where their forces differ, the structure is flagged. The folder gets results.csv, structures.extxyz, report.html, trajectories/INDEX.extxyz (md, neb) and results.jsonl,
+one line for each structure as soon as it is finished; the same command goes on after a kill. Options of the verb are those of the Python functions of macekit.screening.
 """
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 

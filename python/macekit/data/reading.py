@@ -14,7 +14,7 @@ import re
 import numpy as np
 
 from ..training.config import BrokenFile, ConfigError
-from . import shards
+from . import shards, vasp
 
 BLOCK = 1 << 20
 EXTXYZ, DATABASE, TRAJECTORY, MACE_TORCH, PREPARED, OTHER = "extxyz", "database", "trajectory", "mace-torch HDF5", "prepared dataset", "other"
@@ -173,10 +173,10 @@ def structures(path, kind, keys, first=0, count=None, offset=0, size=None):
     else:
         import ase.io
 
-        i = -1
+        converged, i = vasp.self_consistent(path), -1
         try:
             for i, atoms in enumerate(ase.io.iread(path, ":")):
-                yield i, atoms
+                yield i, atoms if converged is None or i >= len(converged) or converged[i] else ValueError(vasp.NOT_CONVERGED)
         except Exception as error:  # ASE's readers raise anything
             raise BrokenFile(f"{path}: ASE cannot read frame {i + 1}: {error}") from error
         if i < 0:

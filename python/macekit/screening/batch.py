@@ -17,7 +17,11 @@ from ..potentials import load
 
 
 class Failure(Exception):
-    """A calculation that cannot go on; the message is the reason, one sentence."""
+    """A calculation that cannot go on; the message is the reason, one sentence. `result` is what it had until then, if that is worth a look."""
+
+    def __init__(self, reason: str, result: dict | None = None):
+        super().__init__(reason)
+        self.result = result
 
 
 class OptionError(ValueError):

@@ -62,9 +62,14 @@ def md(atoms, batch: Batch, steps: int = 1000, temperature: float = 300.0, ensem
     volume = atoms.get_volume() if atoms.pbc.all() else 0.0
     names = ("time", "temperature", "energy", "total_energy", "volume")
     series, trajectory = {name: [] for name in names}, []
+    failure = None
     for step, _ in enumerate(dynamics.irun(steps)):
         if step % CHECK_EVERY == 0:
-            check_sane(atoms, volume)
+            try:
+                check_sane(atoms, volume)
+            except Failure as error:
+                failure = error
+                break
         if step % record == 0:
             potential = atoms.get_potential_energy()
             for name, value in zip(names, (step * timestep / 1000, atoms.get_temperature(), potential, potential + atoms.get_kinetic_energy(), atoms.get_volume() if volume else 0.0)):
@@ -72,8 +77,13 @@ def md(atoms, batch: Batch, steps: int = 1000, temperature: float = 300.0, ensem
             image = atoms.copy()
             image.calc = None
             trajectory.append(image)
+    if failure and not trajectory:
+        raise failure
     series = {name: np.array(values) for name, values in series.items()}
     final = atoms.copy()
     final.calc = None
     drift = float(np.polyfit(series["time"], series["total_energy"], 1)[0]) / len(atoms) if len(series["time"]) > 1 else 0.0
-    return {"atoms": final, "trajectory": trajectory, **series, "drift": drift, "mean_temperature": float(series["temperature"][len(series["temperature"]) // 2:].mean())}
+    result = {"atoms": final, "trajectory": trajectory, **series, "drift": drift, "mean_temperature": float(series["temperature"][len(series["temperature"]) // 2:].mean())}
+    if failure:
+        raise Failure(f"{failure} after {series['time'][-1]:g} ps", result)
+    return result

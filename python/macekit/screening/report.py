@@ -31,13 +31,18 @@ const key=row=>{const t=row.cells[column].dataset.value??row.cells[column].textC
 
 
 def write_results(folder, verb: str, lines):
-    """results.csv, structures.extxyz and report.html, from the lines of screen()."""
-    write_file(os.path.join(folder, "results.csv"), to_csv(lines))
-    structures = [structure_of(line) for line in lines if "atoms" in line.get("result", {})]
-    if structures:
-        from ..cli.eval import write_frames
+    """results.csv, structures.extxyz, trajectories/INDEX.extxyz (of md and neb) and report.html, from the lines of screen()."""
+    from ..cli.eval import write_frames
 
+    write_file(os.path.join(folder, "results.csv"), to_csv(lines))
+    structures = [structure_of(line) for line in lines if line["status"] != "failed" and "atoms" in line["result"]]
+    if structures:
         write_frames(os.path.join(folder, "structures.extxyz"), structures)
+    for line in lines:
+        frames = trajectory_of(line)
+        if frames:
+            os.makedirs(os.path.join(folder, "trajectories"), exist_ok=True)
+            write_frames(os.path.join(folder, "trajectories", f"{line['index']}.extxyz"), frames)
     write_file(os.path.join(folder, "report.html"), to_html(verb, lines))
 
 
@@ -46,6 +51,18 @@ def structure_of(line):
     atoms = line["result"]["atoms"].copy()
     atoms.info = {"name": line["name"], "status": line["status"]} | line["numbers"]
     return atoms
+
+
+def trajectory_of(line) -> list:
+    """The structures on the way of dynamics or along a path, with time (ps) or distance (A) and energy (eV) in info; none for other verbs."""
+    result = line.get("result", {})
+    frames, along = (result["trajectory"], "time") if "trajectory" in result else (result.get("images", []), "coordinate")
+    said = []
+    for k, atoms in enumerate(frames):
+        atoms = atoms.copy()
+        atoms.info = {"name": line["name"], along: float(result[along][k]), "macekit_energy": float(result["energy" if along == "time" else "energies"][k])}
+        said.append(atoms)
+    return said
 
 
 def to_csv(lines) -> str:

@@ -47,7 +47,7 @@ def screen(verb: str, items, potentials, folder=None, progress=None, precision: 
            batch_atoms: int = 2000, **options) -> list[dict]:
     """One line for each item, in their order: {index, name, status, numbers, result, reason, seconds}.
 
-    status is "done", "not converged" or "failed"; a structure that fails does not stop the others.
+    status is "done", "not converged" or "failed"; a structure that fails does not stop the others. Dynamics that explode keep their result until then.
 
     Args:
         verb: relax, eos, elastic, phonon, neb or md
@@ -94,7 +94,8 @@ def screen(verb: str, items, potentials, folder=None, progress=None, precision: 
         if isinstance(outcome, Exception):
             if isinstance(outcome, (OptionError, MemoryError)):  # of all structures
                 raise outcome
-            outcome = {"status": "failed", "reason": _reason(outcome)}
+            partial = getattr(outcome, "result", None)
+            outcome = {"status": "failed", "reason": _reason(outcome)} | ({"numbers": numbers_of(verb, partial), "result": partial} if partial else {})
         line = {"index": index, "name": items[index][0]} | outcome
         if store:
             store.add(line)

@@ -27,6 +27,7 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=
 
     from macekit.data.reading import read_mace_torch
     from macekit.data.shards import is_folder
+    from macekit.data.vasp import NOT_CONVERGED, self_consistent
 
     if not os.path.exists(path):
         raise BrokenFile(f"{path}: no such file.")
@@ -40,6 +41,9 @@ def read(path, config, problems, inputs=(), head=0, weight=1.0, name=None, part=
         raise BrokenFile(f"{path}: ASE cannot read this file: {error}") from error
     if not atoms_list:
         raise BrokenFile(f"{path}: the file holds no structures.")
+    for index, converged in enumerate(self_consistent(path) or []):
+        if not converged:
+            raise ConfigError(f"{path} frame {index}: {NOT_CONVERGED}. Leave it out: macekit prepare --skip-bad-frames does.")
     frames, unused_stress = [], 0
     for index, atoms in enumerate(atoms_list):
         frame, dropped = frame_of(atoms, f"{path} frame {index}", config, inputs)
