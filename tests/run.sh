@@ -13,6 +13,7 @@ else
   echo "macekit: no shared reference cases; parity tests use cases made here with mace-torch"
 fi
 export GOMP_SPINCOUNT=1000 KOKKOS_DISABLE_WARNINGS=1
+export OMPI_MCA_mpi_yield_when_idle=1   # more ranks than cores, and other tests beside them
 ctest --test-dir "$build" --output-on-failure --progress -j 2 | tail -n 30
 # A file at a time on each core; files are independent.
 python -m pytest tests -q -x -n "$(nproc)" --dist loadfile --durations=25 "$@"
