@@ -45,7 +45,10 @@ class MACECalculator(Calculator):
         self._judges = [MACECalculator(p, precision, head, device, inputs, radial) for p in judges]
         self._potential.head_of(self.head)
         self._inputs = InputReader(self._potential, inputs)
-        self._evaluator = _core.Evaluator(self._potential, precision, device, radial)
+        self._evaluator = self._new_evaluator()
+
+    def _new_evaluator(self):
+        return _core.Evaluator(self._potential, self.precision, self.device, self.radial)
 
     # The C++ objects cannot be pickled; the tensors they are made of can.
     def __getstate__(self):
@@ -59,7 +62,7 @@ class MACECalculator(Calculator):
         parts = state.pop("_parts")
         self.__dict__.update(state)
         self._potential = _core.Potential.from_tensors(*parts)
-        self._evaluator = _core.Evaluator(self._potential, self.precision, self.device, self.radial)
+        self._evaluator = self._new_evaluator()
 
     def _structure(self, atoms):
         return structure(atoms, self.head, self._inputs(atoms))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
+from ase.mep import NEB
 from ase.optimize import LBFGS
 
 from macekit import MACECalculator
@@ -144,6 +145,10 @@ def test_a_path_between_two_sites(batch):
     found = neb([first, last], batch, images=3, fmax=0.1, max_steps=80)
     assert len(found["images"]) == 5 and found["energies"][0] == 0 and found["barrier"] >= max(0, found["energy_difference"])
     assert (np.diff(found["coordinate"]) > 0).all()
+    guess = neb([first, last], batch, images=3, climb=False, max_steps=0)["images"]  # where it starts is ASE's own interpolation
+    band = [guess[0], *(guess[0].copy() for _ in range(3)), guess[-1]]
+    NEB(band).interpolate(method="idpp", mic=True)
+    assert all(np.abs(one.positions - other.positions).max() < 1e-9 for one, other in zip(guess, band, strict=True))
     with pytest.raises(Failure, match="same atoms"):
         neb([first, full], batch)
 

@@ -57,9 +57,7 @@ class Batch:
 
     def calculator(self, uncertainty: bool = False) -> MACECalculator:
         """An ASE calculator. In a calculation of run() it waits for the batch, elsewhere it evaluates at once."""
-        calculator = MACECalculator(self._potential, uncertainty=uncertainty, **self._options)
-        calculator._evaluator = _Door(self)
-        return calculator
+        return _Calculator(self, uncertainty)
 
     def run(self, calculation, items, sizes=None):
         """Yields (index, result) as calculations end, in no order: what calculation(item) returned, or the exception it ended with.
@@ -190,6 +188,15 @@ class Batch:
             outcomes.append(one)
             begin = end
         return outcomes
+
+
+class _Calculator(MACECalculator):
+    def __init__(self, batch, uncertainty):
+        self._batch = batch
+        super().__init__(batch._potential, uncertainty=uncertainty, **batch._options)
+
+    def _new_evaluator(self):
+        return _Door(self._batch)
 
 
 class _Door:

@@ -69,9 +69,10 @@ def neb(path, batch: Batch, images: int = 7, fmax: float = 0.03, climb: bool = T
     for end, energy, forces in energies:
         end.calc = SinglePointCalculator(end, energy=energy, forces=forces)
     between = [image.copy() for image in path[1:-1]] if len(path) > 2 else [ends[0].copy() for _ in range(images)]
-    band = _BatchedNEB([ends[0], *between, ends[1]], batch, k=spring, climb=False, method="improvedtangent")
-    if len(path) == 2:
-        band.interpolate(method=interpolation, mic=bool(first.pbc.any()))
+    whole = [ends[0], *between, ends[1]]
+    if len(path) == 2:  # before the band has our forces: IDPP has its own
+        NEB(whole).interpolate(method=interpolation, mic=bool(first.pbc.any()))
+    band = _BatchedNEB(whole, batch, k=spring, climb=False, method="improvedtangent")
     optimizer = FIRE(band, logfile=None)
     converged = optimizer.run(fmax=3 * fmax if climb else fmax, steps=max_steps)
     if climb:

@@ -22,7 +22,7 @@ def phonon(atoms, batch: Batch, supercell=None, length: float = 15.0, displaceme
         length: A
         displacement: A
         mesh: density of the q-points of densities and thermal properties, A
-        temperatures: first, last and how many, K
+        temperatures: of the thermal properties, K
         relax_first: start from the relaxed structure
         fmax: largest force left, eV/A
         bands: along seekpath's or phonopy's path, too
