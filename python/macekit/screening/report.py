@@ -95,7 +95,7 @@ def flags_of(line) -> list:
 def to_html(verb: str, lines) -> str:
     columns = [c for c in VERBS[verb].columns if any(c.key in line.get("numbers", {}) for line in lines)]
     if any("force_deviation" in line.get("numbers", {}) for line in lines):
-        columns.append(Column("force_deviation", "deviation of potentials, eV/A", 3))
+        columns.append(Column("force_deviation", "deviation of potentials, eV/Å", 3))
     if any("uncertainty" in line.get("numbers", {}) for line in lines):
         columns.append(Column("uncertainty", "uncertainty, eV/atom", 4))
     head = "".join(f"<th>{html.escape(x)}</th>" for x in ["structure", "formula", "look at", *(c.head for c in columns)])
@@ -106,7 +106,7 @@ def to_html(verb: str, lines) -> str:
         cells = [f"<td>{html.escape(line['name'])}</td><td>{html.escape(numbers.get('formula', ''))}</td><td>{html.escape('; '.join(flags))}</td>"]
         for c in columns:
             value = numbers.get(c.key)
-            cells.append("<td data-value=''></td>" if value is None else f"<td data-value='{value!r}'>{value:.{c.digits}f}</td>")
+            cells.append("<td data-value=''></td>" if value is None else f"<td data-value='{value!r}'>{round(value, c.digits) + 0.0:.{c.digits}f}</td>")  # + 0.0: no -0
         rows.append(f"<tr class='{kind}'>{''.join(cells)}</tr>")
     done, flagged = sum(line["status"] == "done" for line in lines), sum(bool(flags_of(line)) for line in lines)
     summary = (f"<p class='findings good'>{'The structure is' if len(lines) == 1 else f'All {len(lines)} structures are'} done.</p>" if done == len(lines) and not flagged else
@@ -191,6 +191,7 @@ def _drawing(verb, r):
             axis.plot(r["time"], (np.asarray(r["energy"]) - r["energy"][0]) / n, color=COLOR, lw=1, label="potential")
             axis.plot(r["time"], (np.asarray(r["total_energy"]) - r["total_energy"][0]) / n, color="0.5", lw=1, label="total")
             axis.legend(frameon=False, fontsize=8)
+            axis.xaxis.get_major_locator().set_params(nbins=5)
             axis.set(xlabel="time, ps", ylabel="energy - start, eV/atom")
         return draw
     return None

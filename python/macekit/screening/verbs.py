@@ -47,9 +47,9 @@ def _relaxation(atoms, batch, fmax: float = 0.01, cell: str = "full", pressure: 
 _ENERGY = Column("energy_per_atom", "energy, eV/atom", 5)
 VERBS = {
     "relax": Verb("relax atoms and cells", _relaxation,
-                  (_ENERGY, Column("volume_per_atom", "volume, A^3/atom", 3), Column("pressure", "pressure, GPa", 3), Column("fmax", "largest force, eV/A", 4), Column("steps", "steps", 0))),
+                  (_ENERGY, Column("volume_per_atom", "volume, Å³/atom", 3), Column("pressure", "pressure, GPa", 3), Column("fmax", "largest force, eV/Å", 4), Column("steps", "steps", 0))),
     "eos": Verb("energy against volume, equation of state", eos,
-                (_ENERGY, Column("volume_per_atom", "volume, A^3/atom", 3), Column("bulk_modulus", "bulk modulus, GPa", 1), Column("bulk_modulus_derivative", "its derivative", 2),
+                (_ENERGY, Column("volume_per_atom", "volume, Å³/atom", 3), Column("bulk_modulus", "bulk modulus, GPa", 1), Column("bulk_modulus_derivative", "its derivative", 2),
                  Column("residual", "deviation from the fit, eV", 5))),
     "elastic": Verb("elastic constants and moduli", elastic,
                     (Column("C11", "C11, GPa", 1), Column("C12", "C12, GPa", 1), Column("C44", "C44, GPa", 1), Column("bulk_modulus", "bulk, GPa", 1), Column("shear_modulus", "shear, GPa", 1),
@@ -58,11 +58,11 @@ VERBS = {
                    (Column("lowest", "lowest frequency, THz", 3), Column("highest", "highest, THz", 3), Column("heat_capacity_300", "heat capacity at 300 K, J/K/mol", 3),
                     Column("entropy_300", "entropy at 300 K, J/K/mol", 3), Column("num_displacements", "displacements", 0))),
     "neb": Verb("minimum-energy path between the ends of each file", neb,
-                (Column("barrier", "barrier, eV", 4), Column("reverse_barrier", "reverse barrier, eV", 4), Column("energy_difference", "end - start, eV", 4), Column("fmax", "largest force, eV/A", 4),
+                (Column("barrier", "barrier, eV", 4), Column("reverse_barrier", "reverse barrier, eV", 4), Column("energy_difference", "end - start, eV", 4), Column("fmax", "largest force, eV/Å", 4),
                  Column("steps", "steps", 0)), takes_path=True),
     "md": Verb("short molecular dynamics", md,
                (Column("mean_temperature", "temperature, K", 1), Column("final_energy_per_atom", "potential energy at the end, eV/atom", 4), Column("drift", "drift, eV/atom/ps", 6),
-                Column("volume_per_atom", "volume, A^3/atom", 3))),
+                Column("volume_per_atom", "volume, Å³/atom", 3))),
 }
 
 
@@ -70,8 +70,8 @@ def numbers_of(verb: str, result: dict) -> dict:
     """The scalars of a result, those that its table shows and those derived from arrays."""
     numbers = {key: value for key, value in result.items() if isinstance(value, (bool, int, float, str))}
     atoms = result.get("atoms")
-    if atoms is not None:
-        numbers = {"formula": atoms.get_chemical_formula()} | numbers
+    for one in [atoms] if atoms is not None else result.get("images", [])[:1]:
+        numbers = {"formula": one.get_chemical_formula()} | numbers
     if atoms is not None and atoms.pbc.all():
         numbers["volume_per_atom"] = float(result["volume"] if isinstance(result.get("volume"), float) else atoms.get_volume()) / len(atoms)
     if verb == "elastic":
