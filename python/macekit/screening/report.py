@@ -54,13 +54,16 @@ def structure_of(line):
 
 
 def trajectory_of(line) -> list:
-    """The structures on the way of dynamics or along a path, with time (ps) or distance (A) and energy (eV) in info; none for other verbs."""
-    result = line.get("result", {})
-    frames, along = (result["trajectory"], "time") if "trajectory" in result else (result.get("images", []), "coordinate")
+    """The structures of dynamics, with time (ps) and energy (eV) in info, or of a path, with coordinate (A) and energy above its first; none for other verbs."""
+    result, frames = line.get("result", {}), []
+    if "trajectory" in result:
+        frames = [(atoms, {"time": t, "macekit_energy": e}) for atoms, t, e in zip(result["trajectory"], result["time"], result["energy"])]
+    elif "images" in result:
+        frames = [(atoms, {"coordinate": x, "relative_energy": e}) for atoms, x, e in zip(result["images"], result["coordinate"], result["energies"])]
     said = []
-    for k, atoms in enumerate(frames):
+    for atoms, numbers in frames:
         atoms = atoms.copy()
-        atoms.info = {"name": line["name"], along: float(result[along][k]), "macekit_energy": float(result["energy" if along == "time" else "energies"][k])}
+        atoms.info = {"name": line["name"]} | {key: float(value) for key, value in numbers.items()}
         said.append(atoms)
     return said
 
