@@ -240,6 +240,7 @@ def main():
     parser.add_argument("--molecules", metavar="FILE")
     parser.add_argument("--verbs", type=lambda text: text.split(","))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -253,6 +254,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model, structures, results = (os.path.join(folder, name) for name in ("a.model", "in.traj", "results.json"))
         subprocess.run([sys.executable, "-m", "macekit", "convert", find(args.potential), "-o", model], check=True, stdout=subprocess.DEVNULL)
+        rows = []
         print(f"{'verb':8} {'macekit, s':>10} {'mace-torch, s':>13} {'ratio':>6}   largest differences")
         for verb in args.verbs or items:
             item = items[verb]
@@ -269,6 +271,10 @@ def main():
                 a, b = np.asarray(mine[name], float), np.asarray(theirs, float)
                 said.append(f"{name} {np.abs(a - b).max():.1e} of {np.abs(b).max():.5g}")
             print(f"{verb:8} {seconds:10.2f} {peer['seconds']:13.1f} {peer['seconds'] / seconds:6.1f}   {'; '.join(said)}", flush=True)
+            rows.append([verb, round(seconds, 2), round(peer["seconds"], 1), round(peer["seconds"] / seconds, 1)])
+    if args.json:
+        compare.write_result(args.json, f"Screening verbs, {args.potential}", "One structure or path for each verb; largest differences are printed by the benchmark.",
+                             [("verb", ""), ("macekit", "s"), ("ASE with mace-torch", "s"), ("ratio", "")], rows)  # fmt: skip
 
 
 if __name__ == "__main__":
