@@ -82,14 +82,19 @@ def peer_elastic(atoms, calculator):
     return {"C, GPa": ((C + C.T) / 2).ravel().tolist()}
 
 
-def peer_phonon(atoms, calculator, size=4):
-    from ase import Atoms
+def phonopy_of(atoms, supercell):
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
 
+    return Phonopy(PhonopyAtoms(symbols=atoms.get_chemical_symbols(), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions()), supercell_matrix=supercell, primitive_matrix="auto")
+
+
+def peer_phonon(atoms, calculator, size=4):
+    from ase import Atoms
+
     atoms.calc = calculator
     silent_relax(atoms, cell=True)
-    phonons = Phonopy(PhonopyAtoms(symbols=atoms.get_chemical_symbols(), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions()), supercell_matrix=size * np.eye(3, dtype=int), primitive_matrix="auto")
+    phonons = phonopy_of(atoms, size * np.eye(3, dtype=int))
     phonons.generate_displacements(distance=0.01)
     forces = []
     for cell in phonons.supercells_with_displacements:
@@ -161,11 +166,7 @@ def ours(verb, item, potential):
 
 
 def frequencies_of(r):
-    from phonopy import Phonopy
-    from phonopy.structure.atoms import PhonopyAtoms
-
-    a = r["atoms"]
-    phonons = Phonopy(PhonopyAtoms(symbols=a.get_chemical_symbols(), cell=a.cell.array, scaled_positions=a.get_scaled_positions()), supercell_matrix=r["supercell"], primitive_matrix="auto")
+    phonons = phonopy_of(r["atoms"], r["supercell"])
     phonons.force_constants = r["force_constants"]
     return {"frequencies, THz": phonons.run_qpoints(Q_POINTS).frequencies.ravel()}
 

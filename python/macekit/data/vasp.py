@@ -20,23 +20,23 @@ def self_consistent(path):
     """
     path = os.fspath(path)
     name = os.path.basename(path).removesuffix(".gz")
-    if fnmatch.fnmatchcase(name, "*vasp*.xml"):
-        return _of_vasprun(path)
-    return _of_outcar(path) if fnmatch.fnmatchcase(name, "*OUTCAR*") else None
+    try:
+        if fnmatch.fnmatchcase(name, "*vasp*.xml"):
+            return _of_vasprun(path)
+        return _of_outcar(path) if fnmatch.fnmatchcase(name, "*OUTCAR*") else None
+    except (ElementTree.ParseError, EOFError) as error:
+        raise BrokenFile(f"{path}: the file ends in the middle ({error}); the job was killed or still runs. Leave it out.") from None
 
 
 def _of_vasprun(path):
     limit, steps = None, []
-    try:
-        with _open(path) as file:
-            for _, element in ElementTree.iterparse(file):
-                if element.tag == "i" and element.get("name") == "NELM":
-                    limit = int(element.text)
-                elif element.tag == "calculation":
-                    steps.append(len(element.findall("scstep")))
-                    element.clear()
-    except (ElementTree.ParseError, EOFError) as error:
-        raise BrokenFile(f"{path}: the file ends in the middle ({error}); the job was killed or still runs. Leave it out.") from None
+    with _open(path) as file:
+        for _, element in ElementTree.iterparse(file):
+            if element.tag == "i" and element.get("name") == "NELM":
+                limit = int(element.text)
+            elif element.tag == "calculation":
+                steps.append(len(element.findall("scstep")))
+                element.clear()
     return [limit is None or count < limit for count in steps]
 
 
